@@ -1,0 +1,124 @@
+"""The CIs behind one connection: messages go out as requests, their answers come back as events.
+
+It keeps which deliveries this connection still owes an answer and turns what the CI says into
+exactly one `ReplyDone` or `ReplyFailed` each. How the bytes travel is `lines`' affair, what
+becomes of a message the core's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tektonmesh.api.dialect import shown_body
+from tektonmesh.api.lines import BACKLOG_MAX, LineSocket
+from tektonmesh.api.operations import body_of
+from tektonmesh.core import effects as fx
+from tektonmesh.core import events as ev
+from tektonmesh.errors import MeshError
+from tektonmesh.net.daemon import Daemon
+from tektonmesh.wire.jsonrpc import Failure, Request, Result, write_request
+
+DELIVERY_BACKLOG_MAX = BACKLOG_MAX // 2
+"""A CI that does not read gets no further messages while this much waits for it; the senders are
+told `busy`, and the connection is spared."""
+
+_CODES = ("busy", "refused", "ci_failed", "ci_offline", "timeout", "too_large", "bad_request")
+"""What a CI may say of its own failure; any other code becomes `ci_failed`."""
+
+
+class Attached:
+    """One connection's deliveries. `number` is what the core knows the connection by."""
+
+    def __init__(self, daemon: Daemon, lines: LineSocket) -> None:
+        self._daemon = daemon
+        self._lines = lines
+        self._owed: dict[int, None] = {}
+        self.number: int | None = None
+
+    def attach(self) -> int:
+        """Make the connection known to the daemon, once; its number."""
+        if self.number is None:
+            self.number = self._daemon.attach(self._deliver, self._cancel)
+        return self.number
+
+    def close(self) -> None:
+        """The connection ended: what it owes has failed, its CIs leave after their grace."""
+        owed, self._owed = self._owed, {}
+        for delivery in owed:
+            self._fail(delivery, "ci_failed", "The CI's connection ended before it answered.")
+        if self.number is not None:
+            self._daemon.detach(self.number)
+
+    # --- towards the CI --------------------------------------------------------------------------
+
+    def _deliver(self, effect: fx.Deliver) -> None:
+        if self._lines.backlog > DELIVERY_BACKLOG_MAX:
+            self._fail(effect.delivery, "busy", "The CI does not read its messages.")
+            return
+        self._owed[effect.delivery] = None
+        params = {
+            "id": effect.msg_id.hex(),
+            "from": effect.sender,
+            "to": effect.ci,
+            **shown_body(effect.body),
+            "content_type": effect.content_type,
+            "deadline_ms": int(effect.deadline_s * 1000),
+            "attempt": effect.attempt,
+        }
+        self._lines.write(write_request(Request(effect.delivery, "message", params)))
+
+    def _cancel(self, effect: fx.CancelDelivery) -> None:
+        if effect.delivery in self._owed:
+            del self._owed[effect.delivery]
+            params = {"id": effect.delivery, "reason": effect.reason}
+            self._lines.write(write_request(Request(None, "message.cancel", params)))
+
+    # --- from the CI -----------------------------------------------------------------------------
+
+    def answered(self, line: Result | Failure) -> None:
+        """A response; one to a delivery that is not owed (cancelled, unknown) is ignored."""
+        delivery = line.id
+        if not isinstance(delivery, int) or delivery not in self._owed:
+            return
+        del self._owed[delivery]
+        if isinstance(line, Failure):
+            data = line.error.get("data")
+            code = data.get("code") if isinstance(data, dict) else None
+            self._fail(delivery, code if code in _CODES else "ci_failed", line.error["message"])
+            return
+        try:
+            body, content_type = _reply(line.result)
+        except MeshError as error:
+            self._fail(delivery, "ci_failed", f"The CI's answer is malformed: {error.detail}")
+        else:
+            self._daemon.inject(ev.ReplyDone(delivery, body, content_type))
+
+    def chunk(self, params: dict[str, Any]) -> None:
+        """A `reply.chunk` notification."""
+        delivery = params.get("id")
+        if not isinstance(delivery, int) or delivery not in self._owed:
+            return
+        try:
+            data = body_of(params, "data")
+        except MeshError as error:
+            del self._owed[delivery]
+            self._fail(delivery, "ci_failed", f"The CI's answer is malformed: {error.detail}")
+        else:
+            self._daemon.inject(ev.ReplyChunk(delivery, data))
+
+    def _fail(self, delivery: int, code: str, detail: str) -> None:
+        self._daemon.inject(ev.ReplyFailed(delivery, code, detail[:1000]))
+
+
+def _reply(result: Any) -> tuple[bytes, str]:
+    """Body and content type of a CI's result: text, or an object with `body` or `body_b64`."""
+    if isinstance(result, str):
+        result = {"body": result}
+    if result is None:
+        result = {}
+    if not isinstance(result, dict):
+        raise MeshError("a result is text or an object with 'body'.", code="bad_request")
+    content_type = result.get("content_type", "text/plain")
+    if not isinstance(content_type, str) or len(content_type) > 100:
+        raise MeshError("'content_type' is not a short text.", code="bad_request")
+    return body_of(result), content_type

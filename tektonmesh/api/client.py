@@ -1,0 +1,361 @@
+"""The Trio client: one connection, any number of tasks that use it at once.
+
+It decides how lines travel and how waiting tasks get theirs; the words are in `dialect`. Must be
+used as `async with Client() as mesh`, which owns the task that reads.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from types import TracebackType
+from typing import Any
+
+import trio
+
+from tektonmesh.api import dialect
+from tektonmesh.api.dialect import Reply, Request
+from tektonmesh.api.tasks import helpers
+from tektonmesh.errors import MeshError
+
+READ_SIZE = 65_536
+TIMEOUT_S = 30.0
+CLOSE_FLUSH_S = 0.5
+_WRITE_LIMIT = 32 << 20
+"""Bytes that may wait for a daemon that does not read; beyond it the connection is given up."""
+
+Answer = str | bytes | None
+Handler = Callable[[Request], Awaitable[Answer] | AsyncIterator[str | bytes] | Answer]
+_Channel = trio.MemoryReceiveChannel[dict[str, Any]]
+
+
+# Both iterators are classes and not generators: who leaves a generator early in Trio leaves it to
+# the garbage collector, with a warning.
+
+
+class ReplyStream:
+    """Iterates over the text of a reply as it comes; afterwards `.reply` is the whole of it."""
+
+    def __init__(self, parts: _Channel) -> None:
+        self._parts = parts
+        self._chunks = dialect.Chunks()
+        self.reply: Reply | None = None
+
+    def __aiter__(self) -> ReplyStream:
+        return self
+
+    async def __anext__(self) -> str:
+        while self.reply is None:
+            try:
+                message = await self._parts.receive()
+            except trio.EndOfChannel:
+                raise dialect.lost() from None
+            if "method" in message:
+                text = self._chunks.add(dialect.bytes_of(message["params"], "data"))
+            else:
+                text, self.reply = self._chunks.finish(dialect.result_of(message))
+            if text:
+                return text
+        raise StopAsyncIteration
+
+
+class Notices:
+    """Iterates for ever over what happens; the first step subscribes."""
+
+    def __init__(self, client: Client, kinds: tuple[str, ...]) -> None:
+        self._client = client
+        self._kinds = kinds
+        self._watching = False
+
+    def __aiter__(self) -> Notices:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        if not self._watching:
+            await self._client.call("subscribe", kinds=list(self._kinds) or None)
+            self._watching = True
+        try:
+            return await self._client._notices.receive()
+        except trio.EndOfChannel:
+            raise dialect.lost() from None
+
+
+class Client:
+    """A connection to the daemon of this machine.
+
+    `socket` is a path (default: `$TEKTONMESH_SOCKET`, else that of the home); `timeout` how long
+    the daemon may take for an answer, in seconds, besides a message's own time. Every method
+    raises MeshError; its code is `no_daemon` when nothing answers.
+    """
+
+    def __init__(
+        self, socket: str | os.PathLike[str] | None = None, timeout: float = TIMEOUT_S
+    ) -> None:
+        self.socket = dialect.resolve_socket(socket)
+        self.timeout = timeout
+        self._link: trio.SocketStream | None = None
+        self._unsent: list[bytes] = []
+        self._unsent_size = 0
+        self._to_write = trio.Event()
+        self._last_id = 0
+        self._expected: dict[int, trio.MemorySendChannel[dict[str, Any]]] = {}
+        self._messages_in, self._messages = trio.open_memory_channel[dict[str, Any]](math.inf)
+        self._notices_in, self._notices = trio.open_memory_channel[dict[str, Any]](math.inf)
+        self._running = AsyncExitStack()
+
+    async def __aenter__(self) -> Client:
+        await self._running.enter_async_context(self._open())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        return await self._running.__aexit__(kind, exc, trace)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[None]:
+        try:
+            link = self._link = await trio.open_unix_socket(self.socket)
+        except OSError as error:
+            raise dialect.no_daemon(self.socket, error) from None
+        async with helpers() as nursery:
+            nursery.start_soon(self._read_all, link)
+            nursery.start_soon(self._write_all, link)
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()
+                self._disconnected()
+                with trio.CancelScope(shield=True):
+                    await self._flush(link)
+
+    # --- verbs -----------------------------------------------------------------------------------
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """The result of any method of the socket (docs/reference/socket.md)."""
+        return await self._call(method, params, self.timeout)
+
+    async def status(self) -> dict[str, Any]:
+        """The daemon's own state, as `tektonmesh status --json`."""
+        return dict(await self.call("status"))
+
+    async def stacks(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Every stack that is known, or the one of that name."""
+        return list(await self.call("stacks", name=name))
+
+    async def cis(self, **filters: Any) -> list[dict[str, Any]]:
+        """CIs; filters: `stack`, `specialty`, `capability`, `type`, `state`, `local`."""
+        return list(await self.call("list", **filters))
+
+    async def find(self, words: str) -> list[dict[str, Any]]:
+        """CIs that fit these words, best first."""
+        return list(await self.call("find", words=words))
+
+    async def peers(self, *, approve: str | None = None, evict: str | None = None) -> Any:
+        """The list of peers; with `approve` or `evict` an id, what became of that one."""
+        return await self.call("peers", approve=approve, evict=evict)
+
+    async def route(self, target: str) -> dict[str, Any]:
+        """The next hops that would be tried for `target`, and why others are not."""
+        return dict(await self.call("route", target=target))
+
+    async def trace(self, target: str, timeout: float | None = None) -> dict[str, Any]:
+        """Each hop to `target` with its RTT and queue."""
+        params = {"target": target, "timeout_s": timeout}
+        return dict(await self._call("trace", params, self._patience(timeout)))
+
+    async def message(self, msg_id: str) -> dict[str, Any]:
+        """What became of a message that was sent from here."""
+        return dict(await self.call("message", id=msg_id))
+
+    async def leave(self, timeout: float = 5.0) -> dict[str, Any]:
+        """The stack leaves the mesh and its daemon stops."""
+        return dict(await self._call("leave", {"timeout_s": timeout}, self._patience(timeout)))
+
+    async def register(self, name: str, **options: Any) -> dict[str, Any]:
+        """Register a CI; without an endpoint this connection takes its messages (see `serve`).
+
+        Options: type, endpoint, format, headers, specialties, capabilities, share, description,
+        persist, lease_s, stream, metadata, token, attach.
+        """
+        return dict(await self.call("register", **dialect.register_params(name, options)))
+
+    async def deregister(self, name: str, token: str | None = None) -> dict[str, Any]:
+        """The CI leaves every replica."""
+        return dict(await self.call("deregister", name=name, token=token))
+
+    async def heartbeat(self, name: str, token: str | None = None) -> dict[str, Any]:
+        """A sign of life; code `unknown_ci` means that it must register again."""
+        return dict(await self.call("heartbeat", name=name, token=token))
+
+    async def send(self, target: str, body: str | bytes, **options: Any) -> Reply:
+        """Send to a CI and wait for its reply. Options: `timeout` (s), `sender`,
+        `content_type`, `no_reply`, `idempotency_key`. Cancelling the wait cancels the message."""
+        params = dialect.send_params(target, body, options)
+        patience = self._patience(options.get("timeout"), message=True)
+        return dialect.reply_from(await self._call("send", params, patience))
+
+    @asynccontextmanager
+    async def stream(
+        self, target: str, body: str | bytes, **options: Any
+    ) -> AsyncIterator[ReplyStream]:
+        """As `send`, the reply as it comes; leaving the block early cancels the message."""
+        params = dialect.send_params(target, body, options) | {"stream": True}
+        with self._asking("send", params) as parts:
+            yield ReplyStream(parts)
+
+    def watch(self, *kinds: str) -> Notices:
+        """Notices as they happen, for ever: `{"seq", "at", "kind", ...}`."""
+        return Notices(self, kinds)
+
+    def _patience(self, own_s: float | None, *, message: bool = False) -> float:
+        if own_s is None and message:
+            return math.inf  # The daemon's own default decides, and it always answers.
+        return max(self.timeout, (own_s or 0.0) + dialect.ANSWER_GRACE_S)
+
+    # --- serving ---------------------------------------------------------------------------------
+
+    async def serve(self, handler: Handler, parallel: int = 1) -> None:
+        """Answer messages for the CIs registered on this connection, `parallel` at a time, until
+        the connection ends (MeshError `no_daemon`) or this call is cancelled.
+
+        `handler` is an async function, an async generator (streamed as it yields) or a plain
+        function that does not wait. What it raises is a failure reply; when nobody waits any more
+        it is cancelled.
+        """
+        at_work: dict[int | str, trio.CancelScope] = {}
+        places = trio.Semaphore(parallel)
+        async with helpers() as nursery:
+            async for message in self._messages:
+                if message["method"] == "message":
+                    request = Request(**dialect.request_fields(message))
+                    at_work[request.delivery] = trio.CancelScope()
+                    nursery.start_soon(self._serve_one, handler, request, at_work, places)
+                elif message["params"].get("id") in at_work:
+                    at_work[message["params"]["id"]].cancel()
+        raise dialect.lost()
+
+    async def _serve_one(
+        self,
+        handler: Handler,
+        request: Request,
+        at_work: dict[int | str, trio.CancelScope],
+        places: trio.Semaphore,
+    ) -> None:
+        try:
+            with at_work[request.delivery]:
+                async with places:
+                    try:
+                        line = await self._answer(handler, request)
+                    except Exception as error:
+                        line = dialect.failure_line(request.delivery, error)
+                    self._write(line)
+        finally:
+            del at_work[request.delivery]
+
+    async def _answer(self, handler: Handler, request: Request) -> bytes:
+        answer = handler(request)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if isinstance(answer, AsyncIterator):
+            async for chunk in answer:
+                self._write(dialect.chunk_line(request.delivery, chunk))
+            answer = ""
+        return dialect.answer_line(request.delivery, answer)
+
+    # --- lines -----------------------------------------------------------------------------------
+
+    async def _call(self, method: str, params: dict[str, Any], timeout: float) -> Any:
+        with self._asking(method, params) as parts, trio.move_on_after(timeout):
+            try:
+                return dialect.result_of(await parts.receive())
+            except trio.EndOfChannel:
+                raise dialect.lost() from None
+        raise dialect.timed_out(method, timeout)
+
+    @contextmanager
+    def _asking(self, method: str, params: dict[str, Any]) -> Iterator[_Channel]:
+        """Send a call and expect its chunks and response until the block ends."""
+        if self._link is None:
+            raise dialect.lost()
+        self._last_id += 1
+        request_id = self._last_id
+        # Unbounded because one slow task must not hold up the others' answers; the daemon bounds
+        # what it streams ahead of a reader.
+        send, receive = trio.open_memory_channel[dict[str, Any]](math.inf)
+        self._write(dialect.request_line(request_id, method, params))
+        self._expected[request_id] = send
+        try:
+            yield receive
+        finally:
+            # Whoever is still expected here gave up before the response came.
+            if self._expected.pop(request_id, None) is not None and self._link is not None:
+                self._write(dialect.cancel_line(request_id))
+
+    def _write(self, line: bytes) -> None:
+        self._unsent.append(line)
+        self._unsent_size += len(line)
+        if self._unsent_size > _WRITE_LIMIT:
+            raise MeshError("The daemon does not read what this client sends.", code="busy")
+        self._to_write.set()
+
+    async def _write_all(self, link: trio.SocketStream) -> None:
+        while True:
+            await self._to_write.wait()
+            self._to_write = trio.Event()
+            data, self._unsent, self._unsent_size = b"".join(self._unsent), [], 0
+            try:
+                await link.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+
+    async def _flush(self, link: trio.SocketStream) -> None:
+        """Close; what was written last (a cancel, an answer) still goes if the daemon reads."""
+        with trio.move_on_after(CLOSE_FLUSH_S):
+            try:
+                await link.send_all(b"".join(self._unsent))
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+                pass
+        await trio.aclose_forcefully(link)
+
+    async def _read_all(self, link: trio.SocketStream) -> None:
+        waiting = b""
+        try:
+            while data := await link.receive_some(READ_SIZE):
+                *lines, waiting = (waiting + data).split(b"\n")
+                for line in lines:
+                    self._take(dialect.read_line(line))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        self._disconnected()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        """Put one message of the daemon's where it is waited for."""
+        method = message.get("method")
+        if method == "event":
+            self._notices_in.send_nowait(message["params"])
+        elif method in ("message", "message.cancel"):
+            self._messages_in.send_nowait(message)
+        elif method:
+            waiting = self._expected.get(message["params"]["id"])
+            if waiting is not None:
+                waiting.send_nowait(message)
+        else:
+            waiting = self._expected.pop(message.get("id", 0), None)
+            if waiting is not None:
+                waiting.send_nowait(message)
+
+    def _disconnected(self) -> None:
+        """Everyone who waits for the daemon learns that it is gone."""
+        self._link = None
+        for waiting in self._expected.values():
+            waiting.close()
+        self._expected.clear()
+        self._messages_in.close()
+        self._notices_in.close()

@@ -1,0 +1,79 @@
+"""What the doors count: messages by outcome, their latency across stacks, and recent histories.
+
+The numbers are kept in plain lists, so that counting costs nothing until `/metrics` is read. How
+they are shown is decided in `api/http/metrics`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Any
+
+from tektonmesh.errors import MeshError
+
+LATENCY_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+MESSAGES_KEPT = 1000
+"""Histories of the newest messages; about 300 bytes each."""
+
+
+class Histogram:
+    """Counts per upper bound; `sum_s` and `count` as Prometheus wants them."""
+
+    def __init__(self, bounds: tuple[float, ...] = LATENCY_BOUNDS_S) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum_s = 0.0
+
+    def add(self, value_s: float) -> None:
+        self.counts[bisect_left(self.bounds, value_s)] += 1
+        self.sum_s += value_s
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """`(upper bound, how many at or under it)`, ending with +Inf."""
+        rows: list[tuple[str, float]] = []
+        total = 0
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            total += count
+            rows.append((bound, float(total)))
+        return rows
+
+
+class Figures:
+    """What was sent through the doors of this daemon."""
+
+    def __init__(self) -> None:
+        self.cross_stack = Histogram()
+        self.local = 0
+        self.remote = 0
+        self.failures: dict[str, int] = {}
+        self.messages: dict[str, dict[str, Any]] = {}
+
+    def answered(self, result: Mapping[str, Any], started: float, now: float) -> None:
+        """A reply came (or, without one asked for, the message was taken over)."""
+        path = result.get("path", ())
+        if len(path) > 1:
+            self.remote += 1
+            self.cross_stack.add(float(result["ms"]) / 1000.0)
+        elif path:
+            self.local += 1
+        state = "answered" if path else "accepted"
+        self._keep(str(result["id"]), state, [("accepted", started), (state, now)])
+
+    def failed(self, error: MeshError, now: float) -> None:
+        """The mesh or the CI could not; errors that carry an `id` get a history."""
+        code = error.code.name
+        self.failures[code] = self.failures.get(code, 0) + 1
+        msg_id = error.data.get("id")
+        if isinstance(msg_id, str):
+            self._keep(msg_id, "failed", [("failed", now)])
+
+    def _keep(self, msg_id: str, state: str, transitions: list[tuple[str, float]]) -> None:
+        steps = {name: {"state": name, "at": round(at, 3)} for name, at in transitions}
+        self.messages[msg_id] = {"id": msg_id, "state": state, "transitions": list(steps.values())}
+        if len(self.messages) > MESSAGES_KEPT:
+            del self.messages[next(iter(self.messages))]

@@ -1,0 +1,137 @@
+"""Messages over HTTP: to any CI of the mesh, and the seed's entry for stacks without a daemon."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from tektonmesh.api import validate
+from tektonmesh.api.dialect import shown_body
+from tektonmesh.api.http.guard import Access
+from tektonmesh.api.http.stream import EventStream, event
+from tektonmesh.api.http.table import Call, Route, seconds
+from tektonmesh.api.operations import target_of
+from tektonmesh.errors import MeshError
+
+JSON = "application/json"
+_UNSAID = ("", "application/x-www-form-urlencoded")
+"""What `curl -d` says of any body; nobody means it."""
+_OWN_KEYS = ("from", "timeout_s", "content_type", "no_reply")
+
+
+async def message(call: Call) -> Any:
+    params = await _message_params(call)
+    return await _answer(call, params)
+
+
+async def federated(call: Call) -> Any:
+    """Any further key of the body is accepted and means nothing yet."""
+    given = await call.json()
+    text = given.get("message")
+    if not isinstance(text, str):
+        raise validate.field_error("message", "is missing: a text is needed")
+    params = {"to": target_of(given, "target"), "body": text}
+    if given.get("timeout_s") is not None:
+        params["timeout_s"] = given["timeout_s"]
+    return await _answer(call, params)
+
+
+async def _message_params(call: Call) -> dict[str, Any]:
+    """A JSON object with `message` is the common form; anything else is sent as it is."""
+    body = await call.body()
+    params: dict[str, Any] = {"to": call.place["target"]}
+    query = call.query
+    if "timeout_s" in query:
+        params["timeout_s"] = seconds("timeout_s", query["timeout_s"])
+    if "from" in query:
+        params["from"] = query["from"]
+    kind = call.header("content-type").partition(";")[0].strip().lower()
+    given = await call.json() if kind in (*_UNSAID, JSON) and body[:1] == b"{" else None
+    if given is not None and "message" in given:
+        if not isinstance(given["message"], str):
+            raise validate.field_error("message", "must be text")
+        params["body"] = given["message"]
+        params |= {key: given[key] for key in _OWN_KEYS if given.get(key) is not None}
+    else:
+        params |= shown_body(body)
+        if kind not in _UNSAID:
+            params["content_type"] = call.header("content-type")
+    key = call.header("idempotency-key")
+    if key:
+        params["idempotency_key"] = validate.text(
+            {"Idempotency-Key": key}, "Idempotency-Key", default="", size_max=200
+        )
+    return params
+
+
+async def _answer(call: Call, params: dict[str, Any]) -> Any:
+    if "text/event-stream" in call.header("accept"):
+        # What is wrong with the request itself is still told by the status.
+        call.operations.message_event(params, call.caller, stream=True)
+        return EventStream(_stream(call, params))
+    if "respond-async" in call.header("prefer"):
+        reply = await call.operations.send(params | {"no_reply": True}, call.caller)
+        shown = {"id": reply["id"]}
+        where = {"Location": f"/api/messages/{reply['id']}", "Preference-Applied": "respond-async"}
+        return JSONResponse(shown, status_code=202, headers=where)
+    return _shown(await call.until_gone(lambda: call.operations.send(params, call.caller)))
+
+
+def _shown(reply: dict[str, Any]) -> dict[str, Any]:
+    """The reply as Tekton's callers read it: its body is `response`, and it is `from` the CI that
+    answered (the socket's words describe the message instead)."""
+    names = {"body": "response", "body_b64": "response_b64", "to": "from", "from": "to"}
+    return {names.get(key, key): value for key, value in reply.items()}
+
+
+async def _stream(call: Call, params: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+    """`chunk` events, then one `reply` (whose `response` is what followed the chunks) or one
+    `error`."""
+    try:
+        async with call.operations.stream(params, call.caller) as parts:
+            async for part in parts:
+                if isinstance(part, dict):
+                    yield event("reply", _shown(part))
+                else:
+                    yield event("chunk", shown_body(part, "data"))
+    except MeshError as error:
+        yield event("error", error.as_dict())
+
+
+_FAILURES = (
+    "bad_request",
+    "not_found",
+    "ambiguous",
+    "unreachable",
+    "timeout",
+    "ci_offline",
+    "ci_failed",
+    "busy",
+    "too_large",
+)
+
+ROUTES = (
+    Route(
+        "POST",
+        "/api/message/{target}",
+        message,
+        "Send to a CI and wait for its reply. `Accept: text/event-stream` streams it,"
+        " `Prefer: respond-async` only waits until the message is taken over (202).",
+        answer="Reply",
+        body="Message",
+        query={"timeout_s": "How long to wait, in seconds.", "from": "The local CI that sends."},
+        errors=_FAILURES,
+    ),
+    Route(
+        "POST",
+        "/api/federated/message",
+        federated,
+        "For stacks without a daemon: as above, with an API key (Bearer or X-API-Key).",
+        answer="Reply",
+        body="FederatedMessage",
+        errors=("unauthorized", *_FAILURES),
+        access=Access.KEY,
+    ),
+)

@@ -1,0 +1,197 @@
+"""The shapes that the HTTP routes take and give, as JSON Schema for the OpenAPI page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tektonmesh.api.validate import NAME_PATTERN, SHARES
+from tektonmesh.errors import CODES
+from tektonmesh.net.endpoints import FORMATS
+
+Schema = dict[str, Any]
+
+
+def _text(description: str = "", **more: Any) -> Schema:
+    shown: Schema = {"type": "string"}
+    return shown | ({"description": description} if description else {}) | more
+
+
+def _number(description: str = "") -> Schema:
+    return {"type": "number"} | ({"description": description} if description else {})
+
+
+def _list(items: Schema | None = None) -> Schema:
+    return {"type": "array", "items": {"type": "string"} if items is None else items}
+
+
+def _object(required: str = "", **properties: Schema) -> Schema:
+    shown: Schema = {"type": "object", "properties": properties}
+    return shown | ({"required": required.split()} if required else {})
+
+
+def _maybe(schema: Schema) -> Schema:
+    return schema | {"type": [schema["type"], "null"]}
+
+
+_BOOL: Schema = {"type": "boolean"}
+_WHOLE: Schema = {"type": "integer"}
+_ANY: Schema = {"type": "object"}
+_HOP = _object(stack=_text(), dwell_ms=_number())
+_WORDS = _list() | {"description": "Words of at most 64 letters, at most 32 of them."}
+
+SCHEMAS: dict[str, Schema] = {
+    "Object": _ANY,
+    "Text": {"type": "string"},
+    "Error": _object(
+        "detail code",
+        detail=_text("What is wrong and what to try."),
+        code=_text("Stable.", enum=list(CODES)),
+        retry=_text("", enum=["never", "later", "now"]),
+        outcome=_text("Whether the message may have arrived.", enum=["released", "indeterminate"]),
+        field=_text("The field that is wrong."),
+    ),
+    "Registration": _object(
+        "name",
+        name=_text("Compared without case.", pattern=f"^{NAME_PATTERN}$"),
+        type=_text("`tekton` or `external` with a `host` is a whole stack."),
+        endpoint=_text("A URL on this machine that takes messages."),
+        format=_text("How the endpoint is spoken to.", enum=list(FORMATS)),
+        headers=_ANY | {"description": "Sent to the endpoint; never leaves this machine."},
+        port=_WHOLE | {"description": "The seed's form: a port on this machine."},
+        host=_text("The seed's form for a whole stack."),
+        protocol=_text("", enum=["http", "https"]),
+        message_endpoint=_text("The seed's form: the path that takes messages."),
+        message_format=_text("The seed's form of `format`; unknown ones are kept."),
+        specialties=_WORDS,
+        capabilities={"oneOf": [_WORDS, _ANY, _list(_ANY)]},
+        share=_text("Who sees it; by default what the settings say.", enum=list(SHARES)),
+        description=_text(),
+        persist=_BOOL | {"description": "No heartbeat is expected; kept over restarts."},
+        lease_s=_number("Seconds without a heartbeat after which it is removed."),
+        stream=_BOOL,
+        metadata=_ANY,
+        token=_text("What the first registration returned."),
+    )
+    | {"additionalProperties": True},
+    "Registered": _object(
+        "success id name stack token",
+        success=_BOOL,
+        id=_text(),
+        name=_text(),
+        stack=_text(),
+        token=_text("Keep it: it proves the registration."),
+        lease_s=_maybe(_number()),
+        heartbeat_s=_maybe(_number("How often a heartbeat is expected.")),
+    ),
+    "CiName": _object(name=_text(), id=_text(), token=_text()),
+    "Ci": _object(
+        "address name stack state",
+        address=_text("Such as `numa@west`."),
+        name=_text(),
+        stack=_text(),
+        type=_text(),
+        state=_text("`up`, `offline` or `unreachable`."),
+        local=_BOOL,
+        specialties=_list(),
+        capabilities=_list(),
+        share=_text(),
+    ),
+    "Stack": _object(
+        "name id state",
+        name=_text(),
+        id=_text(),
+        state=_text("", enum=["self", "up", "unreachable", "deregistered", "left"]),
+        path=_list(),
+        rtt_ms=_maybe(_number()),
+        lease_left_s=_number(),
+        version=_text(),
+        cis=_WHOLE,
+        specialties=_list(),
+        capabilities=_list(),
+    ),
+    "Status": _object(
+        "name id mesh version",
+        name=_text(),
+        id=_text(),
+        mesh=_text(),
+        version=_text(),
+        uptime_s=_number(),
+        socket=_text(),
+        listen=_list(),
+        http=_maybe(_text()),
+        links=_list(
+            _object(stack=_text(), id=_text(), rtt_ms=_number(), since_s=_number(), outbound=_BOOL)
+        ),
+        converged=_BOOL,
+        fingerprint=_text(),
+        stacks=_object(up=_WHOLE, unreachable=_WHOLE),
+        cis=_object(local=_WHOLE, remote=_WHOLE),
+        queues=_ANY,
+    ),
+    "Message": _object(
+        "message",
+        message=_text(),
+        **{"from": _text("The local CI that sends.")},
+        timeout_s=_number(),
+        content_type=_text(),
+    ),
+    "FederatedMessage": _object(
+        "message target",
+        message=_text(),
+        target=_text("Such as `numa` or `numa@west`."),
+        **{"from": _text()},
+        timeout_s=_number(),
+    ),
+    "Reply": _object(
+        "id",
+        response=_text("The body as text."),
+        response_b64=_text("The body in base64 where it is no text."),
+        id=_text(),
+        to=_text(),
+        **{"from": _text()},
+        content_type=_text(),
+        path=_list(),
+        ms=_number(),
+        hops=_list(_HOP),
+    ),
+    "MessageHistory": _object(
+        "id state transitions",
+        id=_text(),
+        state=_text(),
+        transitions=_list(_object(state=_text(), at=_number("Seconds since 1970."))),
+    ),
+    "RouteView": _object(
+        target=_text(),
+        stack=_text(),
+        ci=_text(),
+        state=_text(),
+        path=_list(),
+        candidates=_list(_ANY),
+        rejected=_list(_object(stack=_text(), why=_text())),
+    ),
+    "Trace": _object(
+        path=_list(),
+        hops=_list(
+            _object(hop=_WHOLE, stack=_text(), rtt_ms=_maybe(_number()), queue_bytes=_WHOLE)
+        ),
+    ),
+    "Peer": _object(
+        "id state",
+        id=_text(),
+        name=_text(),
+        state=_text("", enum=["admitted", "pending", "evicted", "refused"]),
+        last_seen=_maybe(_number()),
+        reason=_text(),
+    ),
+    "Notice": _object("seq at kind", seq=_WHOLE, at=_number("Seconds since 1970."), kind=_text()),
+    "HermesRegistration": _object(
+        "name",
+        name=_text(),
+        version=_text(),
+        type=_text(),
+        endpoint=_text(),
+        capabilities={"oneOf": [_WORDS, _ANY, _list(_ANY)]},
+        metadata=_ANY,
+    )
+    | {"additionalProperties": True},
+}

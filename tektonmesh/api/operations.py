@@ -1,0 +1,395 @@
+"""What one can ask a daemon: one set of operations for the socket, HTTP, Hermes and the clients.
+
+Parameters and results are plain dicts; validation, defaults and the shape of answers live here
+once. Reads look at the node and answer at once; acts go through the node and may wait. Who may
+call is decided by the door that accepted the caller (`Caller`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tektonmesh.api import validate
+from tektonmesh.api.dialect import shown_body
+from tektonmesh.api.figures import Figures
+from tektonmesh.core import events as ev
+from tektonmesh.core import views
+from tektonmesh.core.ids import parse_id, show_id
+from tektonmesh.errors import LocalError, MeshError
+from tektonmesh.net.daemon import Daemon
+
+Params = Mapping[str, Any]
+TARGET_SIZE_MAX = 200
+TRACE_TIMEOUT_S = 5.0
+LEAVE_TIMEOUT_S = 5.0
+TEXT = "text/plain; charset=utf-8"
+
+
+@dataclass(slots=True)
+class Caller:
+    """Who asks. `connection` can take messages for CIs; `cis` are those it has attached (lower
+    case), and it speaks for no other. `trusted` callers act for the owner of the daemon."""
+
+    door: str
+    trusted: bool = True
+    connection: int | None = None
+    cis: dict[str, str] = field(default_factory=dict)
+
+
+class Operations:
+    """The operations of one daemon. Every method raises MeshError, nothing else, for bad input."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.figures = Figures()
+        self.reads: dict[str, Callable[[Params], Any]] = {
+            "ping": self.ping,
+            "status": self.status,
+            "stacks": self.stacks,
+            "list": self.cis,
+            "get": self.get,
+            "find": self.find,
+            "route": self.route,
+            "message": self.message,
+        }
+        self.acts: dict[str, Callable[[Params, Caller], Awaitable[Any]]] = {
+            "register": self.register,
+            "heartbeat": self.heartbeat,
+            "deregister": self.deregister,
+            "send": self.send,
+            "trace": self.trace,
+            "peers": self.peers,
+            "leave": self.leave,
+        }
+
+    # --- reads -----------------------------------------------------------------------------------
+
+    def ping(self, _params: Params) -> dict[str, Any]:
+        """`{}`: the daemon answers."""
+        return {}
+
+    def status(self, _params: Params) -> dict[str, Any]:
+        """The object of `status --json`."""
+        daemon = self.daemon
+        shown = views.status(daemon.node)
+        return shown | {
+            "uptime_s": round(self.uptime_s(), 3),
+            "socket": str(daemon.socket_path),
+            "listen": list(daemon.listen),
+            "http": daemon.http,
+        }
+
+    def uptime_s(self) -> float:
+        return self.daemon.wall_s() - self.daemon.started_wall
+
+    def stacks(self, params: Params) -> list[dict[str, Any]]:
+        """`{"name"?}`: every stack this node knows, or the one of that name, id or short form."""
+        shown = views.stacks(self.daemon.node)
+        wanted = validate.text(params, "name", default="", size_max=TARGET_SIZE_MAX)
+        if not wanted:
+            return shown
+        found = show_id(self.daemon.node.names.resolve_stack(wanted))
+        return [stack for stack in shown if stack["id"] == found]
+
+    def cis(self, params: Params) -> list[dict[str, Any]]:
+        """`{"stack"?, "specialty"?, "capability"?, "type"?, "state"?, "local"?}`: matching CIs."""
+        wanted = {
+            key: validate.text(params, key, default="", size_max=TARGET_SIZE_MAX) or None
+            for key in ("stack", "specialty", "capability", "type", "state")
+        }
+        local = params.get("local")
+        return views.cis(
+            self.daemon.node,
+            stack=wanted["stack"],
+            specialty=wanted["specialty"],
+            capability=wanted["capability"],
+            type_=wanted["type"],
+            state=wanted["state"],
+            local=None if local is None else validate.flag(params, "local"),
+        )
+
+    def get(self, params: Params) -> dict[str, Any]:
+        """`{"address"}`: one CI as the replica knows it."""
+        return views.record(self.daemon.node, target_of(params, "address", "name"))
+
+    def find(self, params: Params) -> list[dict[str, Any]]:
+        """`{"words"}`: CIs that fit these words (a text or a list), best first."""
+        given = params.get("words")
+        if isinstance(given, str):
+            given = given.split()
+        found = validate.words("words", given)
+        if not found:
+            raise validate.field_error("words", "is missing: say what to look for")
+        return views.find(self.daemon.node, found)
+
+    def route(self, params: Params) -> dict[str, Any]:
+        """`{"target"}`: the next hops that would be tried, and why others are not."""
+        return views.route(self.daemon.node, self._place(target_of(params, "target")))
+
+    def _place(self, target: str) -> str:
+        """Ways lead to stacks as well as to CIs: a bare name that is no CI here is a stack."""
+        bare = "@" not in target and self.daemon.node.cis.get(target) is None
+        return f"@{target}" if bare else target
+
+    def message(self, params: Params) -> dict[str, Any]:
+        """`{"id"}`: what became of a message that was sent from here."""
+        wanted = validate.text(params, "id", default="", size_max=64)
+        found = self.figures.messages.get(wanted)
+        if found is None:
+            raise LocalError(
+                f"No message with the id '{wanted}' was sent from here of late.",
+                code="not_found",
+                hint="`tektonmesh send --json` prints the id.",
+            )
+        return found
+
+    # --- registrations ---------------------------------------------------------------------------
+
+    async def register(self, params: Params, caller: Caller) -> dict[str, Any]:
+        """Register or update a local CI, from any form that `validate` reads.
+
+        Returns `{"success", "id", "name", "stack", "token", "lease_s", "heartbeat_s"}`.
+        """
+        attach = caller.connection is not None and validate.flag(params, "attach", True)
+        via = caller.door
+        if via == "socket" and not attach and "endpoint" not in params and "port" not in params:
+            via = "cli"
+        spec = validate.registration(params, via=via, attach=attach)
+        attached = spec["how"]["kind"] == "attached"
+        connection = caller.connection if attached else None
+        token = _token(params)
+        result = await self.daemon.ask(
+            lambda ticket: ev.RegisterCi(ticket, spec, connection, token, caller.trusted)
+        )
+        if attached:
+            caller.cis[spec["name"].lower()] = spec["name"]
+        return result
+
+    async def heartbeat(self, params: Params, caller: Caller) -> dict[str, Any]:
+        """`{"name"|"id", "token"?}`; code `unknown_ci` says that it must register again."""
+        name, token = self._ci_name(params), _token(params)
+        return await self.daemon.ask(
+            lambda ticket: ev.HeartbeatCi(ticket, name, token, caller.trusted)
+        )
+
+    async def deregister(self, params: Params, caller: Caller) -> dict[str, Any]:
+        """`{"name"|"id", "token"?}`: the CI leaves every replica."""
+        name, token = self._ci_name(params), _token(params)
+        result = await self.daemon.ask(
+            lambda ticket: ev.DeregisterCi(ticket, name, token, caller.trusted)
+        )
+        caller.cis.pop(str(result["name"]).lower(), None)
+        return result
+
+    def _ci_name(self, params: Params) -> str:
+        """The name, or the id that `register` returned; the core knows a CI by either."""
+        if params.get("name") is not None:
+            return validate.ci_name("name", params["name"])
+        wanted = validate.text(params, "id", default="", size_max=64)
+        if not wanted:
+            raise validate.field_error("name", "is missing: the CI's name or id is needed")
+        return wanted
+
+    # --- messages --------------------------------------------------------------------------------
+
+    async def send(self, params: Params, caller: Caller) -> dict[str, Any]:
+        """`{"to", "body"|"body_b64", "content_type"?, "timeout_s"?, "from"?, "no_reply"?}`.
+
+        Returns the reply as `reply_of` shows it; `path` names every stack it went through.
+        """
+        make = self.message_event(params, caller, stream=False)
+        started = self.daemon.wall_s()
+        try:
+            result = await self.daemon.ask(make)
+        except MeshError as error:
+            self.figures.failed(error, self.daemon.wall_s())
+            raise
+        self.figures.answered(result, started, self.daemon.wall_s())
+        return reply_of(result)
+
+    def begin_send(
+        self,
+        params: Params,
+        caller: Caller,
+        done: Callable[[dict[str, Any]], None],
+        *,
+        failed: Callable[[MeshError], None],
+    ) -> Callable[[], None]:
+        """As `send`, without a task that waits: one of the two is called once, possibly before
+        this returns, unless what is returned was called to give the message up."""
+        make = self.message_event(params, caller, stream=False)
+        started = self.daemon.wall_s()
+
+        def heard(result: dict[str, Any] | None, error: MeshError | None) -> None:
+            if result is not None:
+                self.figures.answered(result, started, self.daemon.wall_s())
+                done(reply_of(result))
+            elif error is not None:
+                self.figures.failed(error, self.daemon.wall_s())
+                failed(error)
+
+        return self.daemon.begin(make, heard)
+
+    @asynccontextmanager
+    async def stream(
+        self, params: Params, caller: Caller
+    ) -> AsyncIterator[AsyncIterator[bytes | dict[str, Any]]]:
+        """As `send`; the iterator yields the chunks of the reply (bytes), then the reply."""
+        make = self.message_event(params, caller, stream=True)
+        async with self.daemon.stream(make) as parts, aclosing(self._counted(parts)) as counted:
+            yield counted
+
+    async def _counted(
+        self, parts: AsyncIterator[bytes | dict[str, Any]]
+    ) -> AsyncGenerator[bytes | dict[str, Any], None]:
+        started = self.daemon.wall_s()
+        try:
+            async for part in parts:
+                if isinstance(part, dict):
+                    self.figures.answered(part, started, self.daemon.wall_s())
+                    yield reply_of(part)
+                else:
+                    yield part
+        except MeshError as error:
+            self.figures.failed(error, self.daemon.wall_s())
+            raise
+
+    def message_event(
+        self, params: Params, caller: Caller, *, stream: bool
+    ) -> Callable[[int], ev.SendMessage]:
+        """The checked command for a message; its ticket is put in by whoever asks."""
+        settings = self.daemon.node.env.settings
+        target = target_of(params, "to")
+        body = body_of(params)
+        if len(body) > settings.body_size_max:
+            raise LocalError(
+                f"The body has {len(body)} bytes; at most {settings.body_size_max} fit.",
+                code="too_large",
+            )
+        timeout_s = validate.number(
+            params,
+            "timeout_s",
+            low=0.01,
+            high=settings.request_timeout_max_s,
+            default=settings.request_timeout_s,
+        )
+        assert timeout_s is not None
+        content_type = validate.text(params, "content_type", default=TEXT, size_max=100)
+        sender = self._sender(params, caller)
+        options = {key: params[key] for key in ("idempotency_key",) if params.get(key)}
+        if validate.flag(params, "no_reply"):
+            options["no_reply"] = True
+        return lambda ticket: ev.SendMessage(
+            ticket, target, body, content_type, sender, timeout_s, stream, options
+        )
+
+    def _sender(self, params: Params, caller: Caller) -> str:
+        """Whom the message is from: a connection speaks for the CIs it attached and for no other;
+        callers without one may name any CI that is registered here, or nobody."""
+        named = validate.text(params, "from", default="", size_max=TARGET_SIZE_MAX)
+        if not named:
+            return next(iter(caller.cis.values())) if len(caller.cis) == 1 else ""
+        plain = named.partition("@")[0]
+        if caller.cis and plain.lower() not in caller.cis:
+            raise LocalError(f"This connection does not speak for '{plain}'.", code="refused")
+        found = self.daemon.node.cis.get(plain)
+        if found is None:
+            raise LocalError(
+                f"No CI named '{plain}' is registered here, so nothing can be sent from it.",
+                code="unknown_ci",
+                hint="Leave 'from' out, or register it first.",
+            )
+        return str(found.name)
+
+    # --- the mesh --------------------------------------------------------------------------------
+
+    async def trace(self, params: Params, _caller: Caller) -> dict[str, Any]:
+        """`{"target", "timeout_s"?}`: `{"hops": [{"hop", "stack", "rtt_ms", "queue_bytes"}],
+        "path"}`, measured by a trace envelope."""
+        target = self._place(target_of(params, "target", "to"))
+        timeout_s = validate.number(params, "timeout_s", low=0.01, high=60, default=TRACE_TIMEOUT_S)
+        assert timeout_s is not None
+        return await self.daemon.ask(lambda ticket: ev.TraceRoute(ticket, target, timeout_s))
+
+    async def peers(self, params: Params, _caller: Caller) -> Any:
+        """`{}`: every peer with its state; `{"approve": ID}` or `{"evict": ID}` (an id, or the
+        name of a peer in that list) changes one."""
+        if params.get("approve") is not None:
+            admitted = self._peer_id("approve", params["approve"])
+            return await self.daemon.ask(lambda ticket: ev.AdmitPeer(ticket, admitted))
+        if params.get("evict") is not None:
+            evicted = self._peer_id("evict", params["evict"])
+            return await self.daemon.ask(lambda ticket: ev.EvictPeer(ticket, evicted))
+        return self.daemon.node.trust.peers()
+
+    def _peer_id(self, key: str, value: Any) -> bytes:
+        if not isinstance(value, str) or not value:
+            raise validate.field_error(key, "must be the id or the name of a peer")
+        named = [peer["id"] for peer in self.daemon.node.trust.peers() if peer["name"] == value]
+        if len(named) > 1:
+            raise LocalError(
+                f"{len(named)} peers call themselves '{value}'.",
+                code="ambiguous",
+                hint="Give the id instead.",
+                data={"candidates": named},
+            )
+        return parse_id(named[0] if named else value)
+
+    async def leave(self, params: Params, _caller: Caller) -> dict[str, Any]:
+        """`{"timeout_s"?}`: tell the mesh that this stack leaves, then stop the daemon."""
+        timeout_s = validate.number(params, "timeout_s", low=0.1, high=60, default=LEAVE_TIMEOUT_S)
+        assert timeout_s is not None
+        await self.daemon.leave(timeout_s)
+        return {"left": True}
+
+
+# --- shapes --------------------------------------------------------------------------------------
+
+
+def target_of(params: Params, *keys: str) -> str:
+    """The first of `keys` that is given; a CI address, a stack or a selector."""
+    for key in keys:
+        found = validate.text(params, key, default="", size_max=TARGET_SIZE_MAX).strip()
+        if found:
+            return found
+    raise validate.field_error(keys[0], "is missing: an address such as numa@west is needed")
+
+
+def body_of(given: Params, key: str = "body") -> bytes:
+    """The bytes of `key` (text) or `key_b64`; empty when neither is there."""
+    encoded = given.get(f"{key}_b64")
+    if encoded is not None:
+        try:
+            return base64.b64decode(encoded, validate=True)
+        except (binascii.Error, TypeError, ValueError):
+            raise validate.field_error(f"{key}_b64", "is not base64") from None
+    body = given.get(key)
+    if body is None:
+        return b""
+    if not isinstance(body, str):
+        raise validate.field_error(key, "must be text", f"Send other bytes as '{key}_b64'.")
+    return encode_text(key, body)
+
+
+def encode_text(field_name: str, body: str) -> bytes:
+    """UTF-8; a lone surrogate (which JSON can spell) is refused, since it has no bytes."""
+    try:
+        return body.encode()
+    except UnicodeEncodeError:
+        raise validate.field_error(field_name, "holds half of a surrogate pair") from None
+
+
+def reply_of(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of the core as the doors show it: the body as text where it is text."""
+    shown = dict(result)
+    body = shown.pop("body", b"")
+    return shown | shown_body(body)
+
+
+def _token(params: Params) -> str | None:
+    return validate.text(params, "token", default="", size_max=200) or None

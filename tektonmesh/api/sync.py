@@ -1,0 +1,380 @@
+"""The blocking client: the standard library only, so that a script or a verb starts at once.
+
+It decides how lines travel over one connection and nothing else; the words are in `dialect`. One
+thread reads at a time; handlers of `serve` run in threads and may call this client meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any
+
+from tektonmesh.api import dialect
+from tektonmesh.api.dialect import Reply, Request
+from tektonmesh.errors import MeshError
+
+Socket = socket.socket
+READ_SIZE = 65_536
+TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Request):
+    """A message to answer. `cancelled` is set when nobody waits for the answer any more."""
+
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+Handler = Callable[[Message], str | bytes | Iterator[str | bytes] | None]
+
+
+class ReplyStream:
+    """Iterates over the text of a reply as it comes; afterwards `.reply` is the whole of it.
+    Closing it early (or leaving its `with` block) cancels the message."""
+
+    def __init__(self, client: Client, request_id: int, timeout: float | None) -> None:
+        self._client = client
+        self._request_id = request_id
+        self._timeout = timeout
+        self._chunks = dialect.Chunks()
+        self.reply: Reply | None = None
+        self._open = True
+
+    @property
+    def received(self) -> bytes:
+        """The exact bytes that came so far."""
+        return bytes(self._chunks.whole)
+
+    def __iter__(self) -> Iterator[str]:
+        while self._open:
+            text = self._next()
+            if text:
+                yield text
+
+    def _next(self) -> str:
+        try:
+            message = self._client._await(self._request_id, self._timeout, "send")
+            if "method" in message:
+                return self._chunks.add(dialect.bytes_of(message["params"], "data"))
+            self._finished()
+            text, self.reply = self._chunks.finish(dialect.result_of(message))
+            return text
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Cancel the message unless its answer has come. Harmless when repeated."""
+        if self._open:
+            self._finished()
+            self._client._cancel(self._request_id)
+
+    def _finished(self) -> None:
+        self._open = False
+        self._client._expected.pop(self._request_id, None)
+
+    def __enter__(self) -> ReplyStream:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+class Client:
+    """A connection to the daemon of this machine, usable as a context manager.
+
+    `socket` is a path (default: `$TEKTONMESH_SOCKET`, else that of the home); `timeout` how long
+    the daemon may take for an answer, in seconds, besides a message's own time. Every method
+    raises MeshError; its code is `no_daemon` when nothing answers.
+    """
+
+    def __init__(
+        self, socket: str | os.PathLike[str] | None = None, timeout: float | None = TIMEOUT_S
+    ) -> None:
+        self.socket = dialect.resolve_socket(socket)
+        self.timeout = timeout
+        self._link: Socket | None = None
+        self._buffer = b""
+        self._lines: deque[bytes] = deque()
+        self._last_id = 0
+        self._writing = threading.Lock()
+        self._reader: int | None = None
+        """The thread that `serve` reads in; others then wait for it to hand them their answers."""
+        self._expected: dict[int, SimpleQueue[dict[str, Any] | None]] = {}
+        self._messages: deque[dict[str, Any]] = deque()
+        self._notices: deque[dict[str, Any]] = deque()
+
+    def __enter__(self) -> Client:
+        self._connected()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _exc: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; CIs attached by it leave after their grace."""
+        link, self._link = self._link, None
+        if link is not None:
+            # Without the shutdown a thread that reads would go on waiting.
+            try:
+                link.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            link.close()
+
+    # --- verbs -----------------------------------------------------------------------------------
+
+    def call(self, method: str, **params: Any) -> Any:
+        """The result of any method of the socket (docs/reference/socket.md)."""
+        return self._call(method, params, self.timeout)
+
+    def status(self) -> dict[str, Any]:
+        """The daemon's own state, as `tektonmesh status --json`."""
+        return dict(self.call("status"))
+
+    def stacks(self, name: str | None = None) -> list[dict[str, Any]]:
+        """Every stack that is known, or the one of that name."""
+        return list(self.call("stacks", name=name))
+
+    def cis(self, **filters: Any) -> list[dict[str, Any]]:
+        """CIs; filters: `stack`, `specialty`, `capability`, `type`, `state`, `local`."""
+        return list(self.call("list", **filters))
+
+    def find(self, words: str) -> list[dict[str, Any]]:
+        """CIs that fit these words, best first."""
+        return list(self.call("find", words=words))
+
+    def peers(self, *, approve: str | None = None, evict: str | None = None) -> Any:
+        """The list of peers; with `approve` or `evict` an id, what became of that one."""
+        return self.call("peers", approve=approve, evict=evict)
+
+    def route(self, target: str) -> dict[str, Any]:
+        """The next hops that would be tried for `target`, and why others are not."""
+        return dict(self.call("route", target=target))
+
+    def trace(self, target: str, timeout: float | None = None) -> dict[str, Any]:
+        """Each hop to `target` with its RTT and queue."""
+        params = {"target": target, "timeout_s": timeout}
+        return dict(self._call("trace", params, self._patience(timeout)))
+
+    def message(self, msg_id: str) -> dict[str, Any]:
+        """What became of a message that was sent from here."""
+        return dict(self.call("message", id=msg_id))
+
+    def leave(self, timeout: float = 5.0) -> dict[str, Any]:
+        """The stack leaves the mesh and its daemon stops."""
+        return dict(self._call("leave", {"timeout_s": timeout}, self._patience(timeout)))
+
+    def register(self, name: str, **options: Any) -> dict[str, Any]:
+        """Register a CI; without an endpoint this connection takes its messages (see `serve`).
+
+        Options: type, endpoint, format, headers, specialties, capabilities, share, description,
+        persist, lease_s, stream, metadata, token, attach.
+        """
+        return dict(self.call("register", **dialect.register_params(name, options)))
+
+    def deregister(self, name: str, token: str | None = None) -> dict[str, Any]:
+        """The CI leaves every replica."""
+        return dict(self.call("deregister", name=name, token=token))
+
+    def heartbeat(self, name: str, token: str | None = None) -> dict[str, Any]:
+        """A sign of life; code `unknown_ci` means that it must register again."""
+        return dict(self.call("heartbeat", name=name, token=token))
+
+    def send(self, target: str, body: str | bytes, **options: Any) -> Reply:
+        """Send to a CI and wait for its reply. Options: `timeout` (s), `sender`,
+        `content_type`, `no_reply`, `idempotency_key`."""
+        params = dialect.send_params(target, body, options)
+        patience = self._patience(options.get("timeout"), message=True)
+        return dialect.reply_from(self._call("send", params, patience))
+
+    def stream(self, target: str, body: str | bytes, **options: Any) -> ReplyStream:
+        """As `send`, the reply as it comes."""
+        params = dialect.send_params(target, body, options) | {"stream": True}
+        request_id = self._ask("send", params)
+        return ReplyStream(self, request_id, self._patience(options.get("timeout"), message=True))
+
+    def watch(self, *kinds: str) -> Iterator[dict[str, Any]]:
+        """Notices as they happen, for ever: `{"seq", "at", "kind", ...}`."""
+        self.call("subscribe", kinds=list(kinds) or None)
+        while True:
+            while self._notices:
+                yield self._notices.popleft()
+            self._take(self._read(None))
+
+    def _patience(self, own_s: float | None, *, message: bool = False) -> float | None:
+        if self.timeout is None or (own_s is None and message):
+            return None  # The daemon's own default decides, and it always answers.
+        return max(self.timeout, (own_s or 0.0) + dialect.ANSWER_GRACE_S)
+
+    # --- serving ---------------------------------------------------------------------------------
+
+    def serve(self, handler: Handler, parallel: int = 1) -> None:
+        """Answer messages for the CIs registered on this connection, `parallel` at a time, until
+        the connection ends (MeshError `no_daemon`).
+
+        What `handler` returns is the reply; an iterator is streamed as it yields; what it raises
+        is a failure reply.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        at_work: dict[int | str, Message] = {}
+        self._reader = threading.get_ident()
+        pool = ThreadPoolExecutor(parallel, thread_name_prefix="tektonmesh-serve")
+        try:
+            while True:
+                while self._messages:
+                    shown = self._messages.popleft()
+                    if shown["method"] == "message":
+                        message = Message(**dialect.request_fields(shown))
+                        at_work[message.delivery] = message
+                        pool.submit(self._serve_one, handler, message, at_work)
+                    elif shown["params"].get("id") in at_work:
+                        at_work[shown["params"]["id"]].cancelled.set()
+                self._take(self._read(None))
+        finally:
+            self._reader = None
+            for message in list(at_work.values()):
+                message.cancelled.set()
+            for waiting in list(self._expected.values()):
+                waiting.put(None)
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _serve_one(
+        self, handler: Handler, message: Message, at_work: dict[int | str, Message]
+    ) -> None:
+        delivery = message.delivery
+        try:
+            line = self._answer(handler, message)
+        except Exception as error:
+            line = dialect.failure_line(delivery, error)
+        at_work.pop(delivery, None)
+        try:
+            self._write(line)
+        except (OSError, MeshError):
+            pass  # The connection ended; the thread that reads says so.
+
+    def _answer(self, handler: Handler, message: Message) -> bytes:
+        if message.cancelled.is_set():
+            return dialect.answer_line(message.delivery, "")
+        answer = handler(message)
+        if answer is None or isinstance(answer, str | bytes):
+            return dialect.answer_line(message.delivery, answer)
+        for chunk in answer:
+            if message.cancelled.is_set():
+                break
+            self._write(dialect.chunk_line(message.delivery, chunk))
+        return dialect.answer_line(message.delivery, "")
+
+    # --- lines -----------------------------------------------------------------------------------
+
+    def _call(self, method: str, params: dict[str, Any], timeout: float | None) -> Any:
+        request_id = self._ask(method, params)
+        try:
+            return dialect.result_of(self._await(request_id, timeout, method))
+        finally:
+            self._expected.pop(request_id, None)
+
+    def _ask(self, method: str, params: dict[str, Any]) -> int:
+        self._connected()
+        with self._writing:
+            self._last_id += 1
+            request_id = self._last_id
+        self._expected[request_id] = SimpleQueue()
+        try:
+            self._write(dialect.request_line(request_id, method, params))
+        except OSError:
+            del self._expected[request_id]
+            raise dialect.lost() from None
+        except BaseException:
+            del self._expected[request_id]
+            raise
+        return request_id
+
+    def _await(self, request_id: int, timeout: float | None, method: str) -> dict[str, Any]:
+        """The next chunk or the response of `request_id`."""
+        answers = self._expected[request_id]
+        until = None if timeout is None else time.monotonic() + timeout
+        try:
+            while True:
+                elsewhere = self._reader not in (None, threading.get_ident())
+                if elsewhere or not answers.empty():
+                    found = answers.get(timeout=timeout)
+                    if found is None:
+                        raise dialect.lost()
+                    return found
+                self._take(self._read(until))
+        except (TimeoutError, Empty):
+            raise dialect.timed_out(method, timeout or 0.0) from None
+
+    def _take(self, message: dict[str, Any]) -> None:
+        """Put one message of the daemon's where it is waited for."""
+        method = message.get("method")
+        if method == "event":
+            self._notices.append(message["params"])
+        elif method in ("message", "message.cancel"):
+            self._messages.append(message)
+        else:
+            request_id: Any = message["params"]["id"] if method else message.get("id")
+            waiting = self._expected.get(request_id)
+            if waiting is not None:
+                waiting.put(message)
+
+    def _cancel(self, request_id: int) -> None:
+        try:
+            self._write(dialect.cancel_line(request_id))
+        except (OSError, MeshError):
+            pass  # With the connection the daemon forgets the message anyway.
+
+    def _connected(self) -> Socket:
+        if self._link is None:
+            link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                link.connect(self.socket)
+            except OSError as error:
+                link.close()
+                raise dialect.no_daemon(self.socket, error) from None
+            self._link, self._buffer = link, b""
+            self._lines.clear()
+        return self._link
+
+    def _write(self, line: bytes) -> None:
+        with self._writing:
+            link = self._link
+            if link is None:
+                raise dialect.lost()
+            link.settimeout(None)
+            link.sendall(line)
+
+    def _read(self, until: float | None) -> dict[str, Any]:
+        """The next message. Raises TimeoutError at the instant `until`."""
+        while not self._lines:
+            link = self._link
+            if link is None:
+                raise dialect.lost()
+            link.settimeout(None if until is None else max(until - time.monotonic(), 0.001))
+            try:
+                data = link.recv(READ_SIZE)
+            except TimeoutError:
+                raise
+            except OSError:
+                data = b""  # Another thread closed it, or the daemon did.
+            if not data:
+                self.close()
+                raise dialect.lost()
+            *lines, self._buffer = (self._buffer + data).split(b"\n")
+            self._lines.extend(lines)
+        return dialect.read_line(self._lines.popleft())

@@ -1,0 +1,117 @@
+"""`tektonmesh attach`: a CI from any command; the daemon gets what the command prints."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from tektonmesh.cli.commands.register import description_options, description_params
+from tektonmesh.cli.common import Where, WordyVerb, verb
+from tektonmesh.cli.failures import say
+from tektonmesh.errors import LocalError, MeshError
+
+if TYPE_CHECKING:
+    from tektonmesh.api.sync import Client
+
+_RETRY_MIN_S = 0.2
+_RETRY_MAX_S = 5.0
+_PASSING = ("no_daemon", "leaving")
+
+
+@verb(
+    example="tektonmesh attach shout -- tr a-z A-Z",
+    cls=WordyVerb,
+    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": True},
+)
+@click.argument("name")
+@click.argument("words", metavar="-- COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option("--parallel", type=click.IntRange(1, 256), default=1, show_default=True,
+              metavar="N", help="How many messages the command may work on at once.")  # fmt: skip
+@description_options
+def command(
+    where: Where, name: str, words: tuple[str, ...], parallel: int, **described: Any
+) -> int:
+    """Make the CI NAME of COMMAND, until you press Ctrl-C.
+
+    For each message the command runs with the body on stdin; its stdout is streamed back as the
+    reply, and a non-zero exit is a failure reply with the last line of its stderr. It finds the
+    sender and the message id in $TEKTONMESH_FROM and $TEKTONMESH_ID.
+    """
+    if shutil.which(words[0]) is None:
+        raise LocalError(
+            f"There is no command '{words[0]}'.", hint="Check the spelling after `--`."
+        )
+    from tektonmesh.cli.attached import run_command
+
+    def serve(client: Client) -> None:
+        client.serve(lambda message: run_command(words, message), parallel=parallel)
+
+    params = description_params(**described) | {"stream": True}
+    with _ended_by_signals():
+        _Attachment(where, name, params, serve).keep()
+
+
+class _Attachment:
+    """One CI over one connection after the other; the first one must be there at once."""
+
+    def __init__(
+        self, where: Where, name: str, params: dict[str, Any], serve: Callable[[Client], None]
+    ) -> None:
+        self._where = where
+        self._name = name
+        self._params = params
+        self._serve = serve
+        self._pause_s = 0.0
+
+    def keep(self) -> NoReturn:
+        """Serve for ever. Raises MeshError for whatever a daemon's restart does not mend."""
+        while True:
+            try:
+                with self._where.client() as client:
+                    self._once(client)
+            except MeshError as error:
+                if "token" not in self._params or error.code.name not in _PASSING:
+                    raise
+                if not self._pause_s:
+                    say(f"{error.detail} Trying until it is back.")
+            self._pause_s = min(max(self._pause_s * 2, _RETRY_MIN_S), _RETRY_MAX_S)
+            # Spread, so that a hundred CIs do not come back to a daemon in one instant.
+            time.sleep(self._pause_s * random.uniform(0.5, 1.0))
+
+    def _once(self, client: Client) -> None:
+        """Register and serve until the connection ends; the token is kept for the next time."""
+        registered = False
+        try:
+            result = client.register(self._name, **self._params)
+            registered = True
+            self._params["token"] = result["token"]
+            self._pause_s = 0.0
+            say(f"{result['name']}@{result['stack']} is attached.")
+            self._serve(client)
+        except (KeyboardInterrupt, SystemExit):
+            # An end on purpose: the CI leaves at once, not after the grace of a lost connection.
+            if registered:
+                client.deregister(self._name)
+            raise
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does, so that the CI says goodbye."""
+
+    def end(number: int, _frame: object) -> NoReturn:
+        raise SystemExit(0 if number == signal.SIGTERM else 130)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

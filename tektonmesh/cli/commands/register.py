@@ -1,0 +1,78 @@
+"""`tektonmesh register`: a CI by hand, for endpoints that cannot register themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from tektonmesh.cli.common import Where, verb
+from tektonmesh.cli.render import emit_json
+
+SHARES = ("public", "partners", "private")
+
+
+def description_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what a CI is; `attach` has them as well."""
+    options = (
+        click.option("--type", "type_", metavar="T", help="What kind of CI it is."),
+        click.option(
+            "--specialty", "specialties", multiple=True, metavar="X",
+            help="Something it is good at (repeatable).",
+        ),
+        click.option(
+            "--capability", "capabilities", multiple=True, metavar="X",
+            help="Something it can do (repeatable).",
+        ),
+        click.option(
+            "--share", type=click.Choice(SHARES), help="Who may see it; the settings say otherwise."
+        ),
+        click.option("--description", default="", help="One sentence for those who look for it."),
+    )  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def description_params(
+    type_: str | None,
+    specialties: tuple[str, ...],
+    capabilities: tuple[str, ...],
+    share: str | None,
+    description: str,
+) -> dict[str, Any]:
+    """The same as parameters of the `register` operation; what was not said is left out."""
+    params = {
+        "type": type_,
+        "specialties": list(specialties),
+        "capabilities": list(capabilities),
+        "share": share,
+        "description": description,
+    }
+    return {key: value for key, value in params.items() if value}
+
+
+@verb(example="tektonmesh register numa --endpoint http://127.0.0.1:8016 --specialty vision")
+@click.argument("name")
+@click.option("--endpoint", metavar="URL", help="Where its messages are posted; local only.")
+@click.option("--format", "format_", metavar="F", help="How they are posted (json_simple).")
+@description_options
+def command(
+    where: Where, name: str, endpoint: str | None, format_: str | None, **described: Any
+) -> None:
+    """Register the CI NAME by hand: it stays until `deregister`, and no heartbeat is expected.
+
+    Without --endpoint it is listed but takes no messages.
+    """
+    params = description_params(**described)
+    if endpoint:
+        params["endpoint"] = endpoint
+    if format_:
+        params["format"] = format_
+    with where.client() as client:
+        result = client.register(name, persist=True, attach=False, **params)
+    if where.json:
+        emit_json(result)
+    else:
+        click.echo(f"{result.get('name', name)}@{result['stack']} is registered.", err=True)

@@ -1,0 +1,38 @@
+"""The table of verbs: what exists, in which order it is shown, and one line for each.
+
+It is apart from the verbs themselves so that `tektonmesh help` imports none of them.
+"""
+
+from __future__ import annotations
+
+GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Run a stack", ("init", "run", "status", "doctor", "peers")),
+    ("Look around", ("stacks", "cis", "find", "trace", "watch")),
+    ("Talk", ("send",)),
+    ("Offer a CI", ("attach", "register", "deregister")),
+    ("Try it", ("demo", "sim")),
+)
+
+VERBS: dict[str, str] = {
+    "init": "Make the home, the identity and a commented settings file.",
+    "run": "Run the daemon of this stack in the foreground.",
+    "status": "What this stack is and how it is.",
+    "doctor": "Check the set-up; each line says what to do.",
+    "peers": "List, approve or evict other stacks.",
+    "stacks": "The stacks of the mesh as this one knows them.",
+    "cis": "The CIs of the mesh as this stack knows them.",
+    "find": "Find CIs and stacks by words.",
+    "trace": "The hops to a stack or CI.",
+    "watch": "Show events as they happen.",
+    "send": "Send a message to a CI and print its reply.",
+    "attach": "Make a CI of any command.",
+    "register": "Register a CI by hand.",
+    "deregister": "Remove a CI of this stack.",
+    "demo": "A mesh of real daemons on this machine, shown at work.",
+    "sim": "Run simulated worlds of the daemon's own core.",
+}
+
+SELECTORS = ("specialty:", "capability:", "ci:", "team:")
+"""How targets other than NAME@STACK begin; such a first word means `send`."""
+
+assert [name for _, names in GROUPS for name in names] == list(VERBS)

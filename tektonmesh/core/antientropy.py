@@ -1,0 +1,296 @@
+"""Finding and mending what dissemination missed: fingerprints, vectors, wants.
+
+Linked replicas compare 16 bytes now and then. Where they differ for longer than news take to
+arrive, the two exchange what versions they hold, by bucket if there are many, and each asks the
+other for what it lacks. A joining stack asks all its links at once, each for a part. How prints are
+made is `core/fingerprints`; how owners are sent, `core/dissemination`.
+"""
+
+from __future__ import annotations
+
+from tektonmesh.core.dissemination import Dissemination
+from tektonmesh.core.effects import Send
+from tektonmesh.core.fingerprints import BUCKETS, PRINT_SIZE
+from tektonmesh.core.ids import show_id
+from tektonmesh.core.machine import Env
+from tektonmesh.core.messages import Buckets, Vector
+from tektonmesh.core.replica import Applied, Change, Replica
+from tektonmesh.core.types import ContentVersion, LinkId, StackId, Version
+
+VECTOR_MAX = 256
+"""Up to here all versions are sent at once (20 KiB); above, the differing buckets only."""
+CHUNK = 512
+"""Entries of one `Vector`: some 40 KiB, so that control frames are never far behind."""
+WINDOW = 64
+"""Owners asked for on one link at a time; a guess: 2 MiB at 50 records of 700 bytes."""
+LOOK_MAX = 256
+"""Owners looked at when the window is filled, so that filling stays cheap with 10,000."""
+WANT_PATIENCE_S = 10.0
+"""Without an answer for so long, the others are asked."""
+TRIES_BEFORE_NOTICE = 2
+REPAIR_PAUSE_MAX_S = 300.0
+DOUBLINGS_MAX = 16
+REPAIR_ANYWAY_S = 30.0
+"""After so long, repair even if our own print never rests: sustained churn must not starve it."""
+
+
+class _Link:
+    """The state of one link. `differed` is our print when we first saw that theirs differs and
+    `differed_at` when; both start over when our own print changes."""
+
+    def __init__(self, stack_id: StackId) -> None:
+        self.stack_id = stack_id
+        self.todo: dict[StackId, None] = {}
+        self.asked: dict[StackId, None] = {}
+        self.theirs = b""
+        self.told = b""
+        self.told_at = float("-inf")
+        self.differed = b""
+        self.differed_at = 0.0
+        self.differs_since: float | None = None
+        self.tries = 0
+        self.next_try = 0.0
+        self.vector_prints: dict[int, tuple[bytes, float]] = {}
+
+
+class AntiEntropy:
+    """Repair over all links of one node."""
+
+    def __init__(self, env: Env, replica: Replica, dissemination: Dissemination) -> None:
+        self.env = env
+        self.replica = replica
+        self.dissemination = dissemination
+        self._links: dict[LinkId, _Link] = {}
+        self._asking: dict[StackId, LinkId] = {}
+        dissemination.watch_answers(self._answered)
+
+    def start(self) -> None:
+        """Watch over the leases of the owners that the disk remembered."""
+        for owner in self.replica.owners:
+            self._watch_lease(owner)
+
+    def link_up(self, link: LinkId, stack_id: StackId) -> None:
+        """Say at once what we hold; the peer does the same."""
+        self._links[link] = _Link(stack_id)
+        self._offer(link, reply=False)
+
+    def link_down(self, link: LinkId) -> None:
+        """What was asked of this link is asked of the others."""
+        state = self._links.pop(link, None)
+        if state is None:
+            return
+        self.env.deadlines.drop(("wants", link))
+        self._give_back(state)
+        self._ask_all()
+
+    def converged(self) -> tuple[bool, list[StackId]]:
+        """Whether every linked peer last said that it holds what we hold now, and who did not."""
+        own = self.replica.fingerprint()
+        others = {state.stack_id: None for state in self._links.values() if state.theirs != own}
+        return not others, sorted(others)
+
+    # --- prints ----------------------------------------------------------------------------------
+
+    def fingerprint_for_ping(self, link: LinkId) -> bytes:
+        """Our print, if one is due on this link: now and then, when it changed, and while the two
+        differ; else nothing."""
+        state = self._links.get(link)
+        if state is None:
+            return b""
+        own = self.replica.fingerprint()
+        waited = self.env.now - state.told_at >= self.env.settings.fingerprint_interval_s
+        if not waited and own == state.told and state.theirs in (b"", own):
+            return b""
+        state.told, state.told_at = own, self.env.now
+        return own
+
+    def on_fingerprint(self, link: LinkId, theirs: bytes) -> None:
+        """Compare. The first difference may be news on their way, so only a second look, with our
+        own print at rest in between, starts a repair."""
+        state = self._links.get(link)
+        if state is None or len(theirs) != PRINT_SIZE:
+            return
+        own = self.replica.fingerprint()
+        state.theirs = theirs
+        if theirs == own:
+            self._agreed(state)
+            return
+        now = self.env.now
+        if state.differs_since is None:
+            state.differs_since = now
+        if state.differed != own:
+            state.differed, state.differed_at = own, now
+        rested = now - state.differed_at >= self.env.settings.repair_delay_s
+        long = now - state.differs_since >= REPAIR_ANYWAY_S
+        if (rested or long) and now >= state.next_try:
+            self._repair(link, state)
+
+    def _agreed(self, state: _Link) -> None:
+        if state.tries > TRIES_BEFORE_NOTICE:
+            self.env.notice("converged", stack=show_id(state.stack_id))
+        state.differed, state.differs_since = b"", None
+        state.tries, state.next_try = 0, self.env.now
+
+    def _repair(self, link: LinkId, state: _Link) -> None:
+        state.tries += 1
+        state.differs_since = self.env.now
+        doublings = min(state.tries, DOUBLINGS_MAX)
+        pause = min(self.env.settings.repair_delay_s * 2.0**doublings, REPAIR_PAUSE_MAX_S)
+        state.next_try = self.env.after(self.env.jitter(pause))
+        if state.tries == TRIES_BEFORE_NOTICE + 1:
+            self.env.notice("not_converged", stack=show_id(state.stack_id))
+        self._offer(link, reply=True)
+
+    # --- vectors ---------------------------------------------------------------------------------
+
+    def _offer(self, link: LinkId, *, reply: bool) -> None:
+        if self.replica.count() > VECTOR_MAX:
+            prints = b"".join(self.replica.bucket_prints())
+            self.env.emit(Send(link, (Buckets(prints),)))
+        else:
+            self._send_vector(link, (), reply=reply)
+
+    def on_buckets(self, link: LinkId, message: Buckets) -> None:
+        """Send what we hold of the buckets that differ, and ask for theirs."""
+        theirs = message.prints
+        if link not in self._links or len(theirs) != BUCKETS * PRINT_SIZE:
+            return
+        differing = tuple(
+            bucket
+            for bucket, own in enumerate(self.replica.bucket_prints())
+            if own != theirs[bucket * PRINT_SIZE : (bucket + 1) * PRINT_SIZE]
+        )
+        if differing:
+            self._send_vector(link, differing, reply=True)
+
+    def on_vector(self, link: LinkId, message: Vector) -> None:
+        """Note what the peer holds, and ask for what we lack of it."""
+        state = self._links.get(link)
+        if state is None:
+            return
+        for entry in message.entries:
+            self.dissemination.learned(link, entry)
+            if self._lacks(entry.owner, entry.version, entry.head_hash):
+                state.todo[entry.owner] = None
+        self._ask(link, state)
+        if message.reply and not message.more:
+            self._send_vector(link, message.buckets, reply=False)
+
+    def _send_vector(self, link: LinkId, buckets: tuple[int, ...], *, reply: bool) -> None:
+        """Both ends may start at once: what was sent a moment ago and did not change since is not
+        sent again. That an owner is missing says nothing, so an empty vector only asks."""
+        chosen = self._unsaid(self._links[link], buckets or tuple(range(BUCKETS)))
+        entries = self.replica.entries(chosen) if chosen else []
+        starts = range(0, len(entries), CHUNK) if entries or not reply else (0,)
+        chunks = [tuple(entries[at : at + CHUNK]) for at in starts]
+        last = len(chunks) - 1
+        messages = [Vector(buckets, chunk, reply, at != last) for at, chunk in enumerate(chunks)]
+        if messages:
+            self.env.emit(Send(link, tuple(messages)))
+
+    def _unsaid(self, state: _Link, buckets: tuple[int, ...]) -> tuple[int, ...]:
+        prints, now = self.replica.bucket_prints(), self.env.now
+        recent = now - self.env.settings.repair_delay_s
+        unsaid = []
+        for bucket in dict.fromkeys(buckets):
+            said = state.vector_prints.get(bucket)
+            if said is None or said[0] != prints[bucket] or said[1] <= recent:
+                state.vector_prints[bucket] = (prints[bucket], now)
+                unsaid.append(bucket)
+        return tuple(unsaid)
+
+    def _lacks(self, owner: StackId, version: Version, head_hash: bytes) -> bool:
+        """Whether somebody who holds this has something for us."""
+        held = self.replica.owners.get(owner)
+        if held is None:
+            return not self.replica.trust.refuses(owner)
+        if version == held.version:
+            return not held.expired and head_hash != held.head_hash
+        return version > held.version
+
+    # --- wants -----------------------------------------------------------------------------------
+
+    def _ask(self, link: LinkId, state: _Link) -> None:
+        """Fill the window of this link with owners that nobody else is asked for."""
+        if len(state.asked) > WINDOW // 2:
+            return
+        wants: list[tuple[StackId, ContentVersion | None]] = []
+        for owner in list(state.todo)[:LOOK_MAX]:
+            if len(state.asked) >= WINDOW:
+                break
+            del state.todo[owner]
+            if not self._still_lacks(link, owner):
+                continue
+            if owner in self._asking:
+                state.todo[owner] = None  # to the end: asked for here if the other fails
+                continue
+            self._asking[owner] = link
+            state.asked[owner] = None
+            held = self.replica.owners.get(owner)
+            wants.append((owner, None if held is None else held.base))
+        if wants:
+            self.dissemination.want(link, wants)
+            self._be_patient(link)
+
+    def _still_lacks(self, link: LinkId, owner: StackId) -> bool:
+        known = self.dissemination.known(link, owner)
+        if known is None or known.version is None:
+            return False
+        return self._lacks(owner, known.version, known.head_hash)
+
+    def _be_patient(self, link: LinkId) -> None:
+        instant = self.env.after(WANT_PATIENCE_S)
+        self.env.deadlines.set(("wants", link), instant, lambda: self._impatient(link))
+
+    def _impatient(self, link: LinkId) -> None:
+        """Nothing came for a while. What this link may still send is welcome, but it is not asked
+        for these again before the next repair."""
+        self._give_back(self._links[link])
+        self._ask_all()
+
+    def _give_back(self, state: _Link) -> None:
+        for owner in state.asked:
+            del self._asking[owner]
+        state.asked = {}
+
+    def _ask_all(self) -> None:
+        for link, state in self._links.items():
+            self._ask(link, state)
+
+    def _answered(self, link: LinkId, owner: StackId, result: Applied) -> None:
+        """A delta came, asked for or not. With NEED it was asked for again already."""
+        if result is Applied.NEED:
+            return
+        asked_of = self._asking.pop(owner, None)
+        if asked_of is None:
+            return
+        state = self._links[asked_of]
+        del state.asked[owner]
+        if state.asked:
+            self._be_patient(asked_of)
+        else:
+            self.env.deadlines.drop(("wants", asked_of))
+        self._ask(asked_of, state)
+
+    # --- leases ----------------------------------------------------------------------------------
+
+    def on_change(self, change: Change) -> None:
+        """Watch over the lease of what changed."""
+        if change.kind in ("expired", "forgotten", "left"):
+            self.env.deadlines.drop(("half", change.owner))
+        elif change.kind != "flagged":
+            self._watch_lease(change.owner)
+
+    def _watch_lease(self, owner: StackId) -> None:
+        """With half the lease gone a refresh is missing: ask two links, one may hold it back."""
+        held = self.replica.owners[owner]
+        if owner != self.env.me and not held.expired and not held.left:
+            half_s = self.replica.lease_left_s(owner) - held.head.lease_s / 2.0
+            instant = self.env.after(max(0.0, half_s))
+            self.env.deadlines.set(("half", owner), instant, lambda: self._half_gone(owner))
+
+    def _half_gone(self, owner: StackId) -> None:
+        links = list(self._links)
+        first = self.env.chance.randrange(len(links)) if links else 0
+        for link in (links[first:] + links[:first])[:2]:
+            self.dissemination.want(link, [(owner, self.replica.owners[owner].base)])

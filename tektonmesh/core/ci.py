@@ -1,0 +1,151 @@
+"""One local CI: what it registered, whether it takes messages, and what others may know of it.
+
+`Ci` keeps the facts and gives them their forms (the record for the mesh, the row for the disk, the
+answer to who registered it). What a registration may do is `cis`'. Endpoints, headers and metadata
+are in the row only: the record is built from a list of what may leave the stack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b32encode
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+from tektonmesh.core.types import Chance
+
+TOKEN_PREFIX = "tmr_"
+UP = "up"
+OFFLINE = "offline"
+
+_KEPT = (
+    "name",
+    "type",
+    "specialties",
+    "capabilities",
+    "share",
+    "persist",
+    "lease_s",
+    "description",
+    "stream",
+    "how",
+    "metadata",
+    "via",
+)
+_PUBLISHED = ("name", "type", "specialties", "capabilities", "share", "description", "stream")
+
+
+def new_token(chance: Chance) -> str:
+    """A registration token of 32 random bytes; shown once, never stored."""
+    return TOKEN_PREFIX + b32encode(chance.randbytes(32)).decode().rstrip("=").lower()
+
+
+def hash_token(token: str) -> bytes:
+    """What is stored. A plain hash is enough for 256 random bits."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def key_of(name: str) -> str:
+    """CI names are compared without case and shown as they were registered."""
+    return name.lower()
+
+
+@dataclass(slots=True, eq=False)
+class Ci:
+    """A registration.
+
+    `spec` is the validated one (docs/design/cis.md); `connection` the attached connection, None
+    while there is none; `problem` what the health check of its endpoint found wrong, empty while
+    it is well; `expires` the instant at which it is removed unless something is heard of it,
+    `heard` that of the last sign of life.
+    """
+
+    spec: dict[str, Any]
+    id: str
+    token_hash: bytes
+    connection: int | None = None
+    problem: str = ""
+    heard: float = 0.0
+    expires: float = inf
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key = key_of(self.name)
+
+    @property
+    def name(self) -> str:
+        return str(self.spec["name"])
+
+    @property
+    def share(self) -> str:
+        return str(self.spec["share"])
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How it gets its messages: {"kind": "attached" | "http" | "none", ...}."""
+        how: dict[str, Any] = self.spec["how"]
+        return how
+
+    @property
+    def attached(self) -> bool:
+        """Whether it lives on a connection (also while that is gone)."""
+        return bool(self.how["kind"] == "attached")
+
+    @property
+    def persist(self) -> bool:
+        return bool(self.spec["persist"])
+
+    @property
+    def via(self) -> str:
+        return str(self.spec["via"])
+
+    @property
+    def state(self) -> str:
+        """`UP` while it takes messages, as far as this stack can tell; else `OFFLINE`."""
+        if self.attached and self.connection is None:
+            return OFFLINE
+        return OFFLINE if self.problem else UP
+
+    @property
+    def lease_s(self) -> float | None:
+        """Seconds it lives without a heartbeat; None if it needs none."""
+        lease_s: float | None = self.spec["lease_s"]
+        return None if self.attached or self.persist else lease_s
+
+    @property
+    def remote(self) -> bool:
+        """Whether other stacks may know of it and reach it. "partners" needs grants, which do not
+        exist yet, so for now it is as closed as "private"."""
+        return self.share == "public"
+
+    def record(self) -> dict[str, Any]:
+        """What the mesh sees of it: the value of `ci/<key>`."""
+        return {word: self.spec[word] for word in _PUBLISHED} | {"state": self.state}
+
+    def row(self) -> dict[str, Any]:
+        """What the disk keeps of it."""
+        kept = {word: self.spec[word] for word in _KEPT}
+        return {"spec": kept, "id": self.id, "token": self.token_hash}
+
+    def delivery_how(self) -> dict[str, Any]:
+        """`how` for a `Deliver`, with the connection of an attached CI."""
+        return self.how | {"connection": self.connection} if self.attached else self.how
+
+    def fits(self, token: str | None) -> bool:
+        """Whether `token` is the one of this registration. Hashes are compared, so how long it
+        takes tells nothing of the token."""
+        return token is not None and hash_token(token) == self.token_hash
+
+
+def ci_of_row(row: Any) -> Ci | None:
+    """A `Ci` from its row; None for a row that is not of this form (a damaged disk)."""
+    if not isinstance(row, dict) or not isinstance(row.get("spec"), dict):
+        return None
+    spec, ci_id, token_hash = row["spec"], row.get("id"), row.get("token")
+    whole = all(word in spec for word in _KEPT) and isinstance(spec["how"], dict)
+    if not whole or "kind" not in spec["how"]:
+        return None
+    if not isinstance(ci_id, str) or not isinstance(token_hash, bytes):
+        return None
+    return Ci(spec, ci_id, token_hash)

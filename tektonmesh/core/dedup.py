@@ -1,0 +1,101 @@
+"""Which messages this stack has taken, and what it answered, so that no repeat is a second one.
+
+The key is (authenticated source, msg_id): a relay that saw an id in the clear cannot use it up.
+Rows live `dedup_keep_s` beyond their deadline, far longer than an origin retries. Answers are kept
+for repeats as long as the memory set aside for them lasts; a row whose answer was given up still
+prevents a second delivery.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Protocol
+
+from tektonmesh.core.envelope import Kind
+from tektonmesh.core.machine import Env
+from tektonmesh.core.sealing import Body
+from tektonmesh.core.streams import StreamOut
+from tektonmesh.core.types import StackId
+
+ANSWERS_SIZE_MAX = 32 << 20
+"""Memory for answers that may be asked for again (a guess: 1,000 replies of 32 KiB)."""
+
+ANSWER_OVERHEAD = 512
+"""What an answer costs besides its text, about."""
+
+Key = tuple[StackId, bytes]
+
+
+class Asker(Protocol):
+    """The origin of a message that is being delivered (`answering`)."""
+
+    trace: bytes
+
+    def receipt(self) -> None: ...
+
+    def resend(self, offset: int) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+class Taken:
+    """One message: in the hands of a CI (`asker` waits for delivery number `delivery`), or
+    answered with `kind` and `body` after what `stream` replays. Neither: it was cancelled, was one
+    way, or its answer is not kept any more."""
+
+    __slots__ = ("asker", "body", "delivery", "kind", "size", "stream", "until")
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.asker: Asker | None = None
+        self.delivery = 0
+        self.kind = Kind.REPLY
+        self.body: Body | None = None
+        self.stream: StreamOut | None = None
+        self.size = 0
+
+
+class Dedup:
+    """The messages of one destination."""
+
+    def __init__(self, env: Env) -> None:
+        self.env = env
+        self._rows: OrderedDict[Key, Taken] = OrderedDict()
+        self._answers: deque[Taken] = deque()
+        self._answers_size = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def get(self, key: Key) -> Taken | None:
+        return self._rows.get(key)
+
+    def add(self, key: Key, left_s: float) -> Taken:
+        """Remember a message; the oldest rows make place if they are over or too many."""
+        assert key not in self._rows, "a message is taken once"
+        settings = self.env.settings
+        taken = Taken(self.env.after(left_s + settings.dedup_keep_s))
+        self._rows[key] = taken
+        while len(self._rows) > settings.dedup_max or self._oldest().until <= self.env.now:
+            self._drop_answer(self._rows.popitem(last=False)[1])
+        return taken
+
+    def answer(self, taken: Taken, kind: Kind, body: Body, stream: StreamOut | None) -> None:
+        """Keep what was answered, as long as there is room."""
+        taken.asker = None
+        taken.kind, taken.body, taken.stream = kind, body, stream
+        replay_size = stream.replay_size if stream else 0
+        taken.size = ANSWER_OVERHEAD + len(body.get("body", b"")) + replay_size
+        self._answers.append(taken)
+        self._answers_size += taken.size
+        while self._answers_size > ANSWERS_SIZE_MAX or not self._answers[0].size:
+            self._drop_answer(self._answers.popleft())
+
+    def _oldest(self) -> Taken:
+        return next(iter(self._rows.values()))
+
+    def _drop_answer(self, taken: Taken) -> None:
+        self._answers_size -= taken.size
+        assert self._answers_size >= 0, "an answer is dropped once"
+        taken.size = 0
+        taken.body = taken.stream = None

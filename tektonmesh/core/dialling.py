@@ -1,0 +1,348 @@
+"""Whom to dial, when, and how often again: this node's side of keeping the mesh connected.
+
+Seeds are dialled for ever, lost peers until they are back, others while this node has fewer links
+than it wants or a live stack has no path to us. This module decides from `addressbook`, replica
+and neighbours; connecting is the shell's work and judging links is `neighbours`'
+(docs/design/liveness.md).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from math import log10
+
+from tektonmesh.core.addressbook import ADDRESSES_PER_STACK, AddressBook, Target, is_address
+from tektonmesh.core.effects import Dial
+from tektonmesh.core.events import DialFailed, LinkDown, LinkUp, PeerSeen
+from tektonmesh.core.held import Held
+from tektonmesh.core.machine import Env
+from tektonmesh.core.neighbours import Neighbours
+from tektonmesh.core.replica import Change, Replica
+from tektonmesh.core.trust import Trust
+from tektonmesh.core.types import Saved, StackId
+
+PAUSES_S = ((60.0, 2.0), (3600.0, 5.0))
+"""(age of the series of failures, longest pause between two dials within it); then `PAUSE_MAX_S`.
+That two halves of a mesh find each other within 15 s of a heal depends on these."""
+
+PAUSE_MAX_S = 30.0
+PAUSE_FIRST_S = 0.25
+GIVE_UP_S = 3600.0
+"""A series this old ends for good unless it is a seed's or the stack is live in the replica."""
+
+STAGGER_S = 0.25
+"""Between the addresses of one stack (as RFC 8305 between address families)."""
+
+AGAIN_S = 1.0
+"""News of a peer brings its next dial forward, but not closer than this to the last one."""
+
+OVERDUE_S = 1.0
+"""A dial of which nothing was heard this long after its timeout may be made again; the outcome of
+one whose link was closed as a double never comes."""
+
+DIALS_MAX = 16
+"""Dials under way at once that are not to seeds: gossip must not make us flood others."""
+
+UPKEEP_S = 4.0
+ADRIFT_MAX = 2
+"""Live stacks without a path that are tried in one round of upkeep."""
+
+
+def links_wanted(stacks: int, *, full_mesh: int, least: int, most: int) -> int:
+    """How many links a node of a mesh of `stacks` wants: all up to `full_mesh` stacks, then
+    HyParView's logarithmic degree."""
+    if stacks <= full_mesh:
+        return full_mesh - 1
+    return max(least, min(most, round(2.5 * log10(stacks + 1))))
+
+
+class Dialling:
+    """The dials of one node. A target waits for its deadline, is being dialled, or rests."""
+
+    def __init__(
+        self, env: Env, replica: Replica, neighbours: Neighbours, trust: Trust, saved: Saved
+    ) -> None:
+        self._env = env
+        self._replica = replica
+        self._neighbours = neighbours
+        self._trust = trust
+        self._book = AddressBook(env, saved)
+        self._under_way: dict[str, Target] = {}
+        self._linked: dict[StackId, None] = {}
+        self._lost: dict[StackId, None] = {}
+        self._sought: dict[StackId, None] = {}
+        self._stopped = False
+        neighbours.watch(self._neighbour_changed)
+
+    # --- start and end ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Dial all seeds and all remembered peers at once; read the addresses of the replica."""
+        for address in self._env.settings.seed_peers:
+            target = self._book.add(address, None, seed=True)
+            if target is not None:
+                self._dial(target)
+        for stack_id, addresses in list(self._book.remembered.items()):
+            self._lost[stack_id] = None
+            for address in addresses:
+                self._book.add(address, stack_id)
+            self._dial_stack(stack_id)
+        for owner, held in self._replica.owners.items():
+            self._learn(owner, held)
+        self._plan_upkeep()
+
+    def stop(self) -> None:
+        """Dial nobody any more: this stack leaves."""
+        self._stopped = True
+
+    # --- what happened ---------------------------------------------------------------------------
+
+    def on_seen(self, event: PeerSeen) -> None:
+        """Somebody may listen somewhere: try at once if a link there is wanted."""
+        seed = event.source in ("seed", "user")
+        for at, address in enumerate(event.addresses[:ADDRESSES_PER_STACK]):
+            target = self._book.add(address, event.stack_id, seed=seed)
+            if target is not None:
+                first_s = 0.0 if event.stack_id is None else self._courtesy_s(event.stack_id)
+                self._hasten(target, first_s + at * STAGGER_S)
+
+    def on_change(self, change: Change) -> None:
+        """A new owner, or new addresses of a known one."""
+        owner = change.owner
+        held = self._replica.owners.get(owner)
+        told = change.kind == "new" or any(key.startswith("addr/") for key in change.keys)
+        if held is not None and told and owner != self._env.me and self._learn(owner, held):
+            self._dial_stack(owner, self._courtesy_s(owner))
+
+    def on_link_up(self, event: LinkUp) -> None:
+        """A peer was met (its link may be a second one that was closed again): note where."""
+        if event.outbound:
+            target = self._under_way.pop(event.address, None)
+            if target is not None:
+                target.met, target.good = event.stack_id, True
+                self._rest(target)
+        told = event.addresses[:ADDRESSES_PER_STACK]
+        for address in told:
+            self._book.add(address, event.stack_id)
+        for target in self._book.anonymous():
+            if target.address in told:
+                target.met = event.stack_id
+        good = [target.address for target in self._book.of_stack(event.stack_id)]
+        self._book.remember(event.stack_id, tuple(good[:ADDRESSES_PER_STACK]))
+
+    def on_link_down(self, _event: LinkDown) -> None:
+        """One link less: see whether another peer should take its place."""
+        self._fill()
+
+    def on_failed(self, event: DialFailed) -> None:
+        """A dial came to nothing; `event.code` says whether the address is still of use."""
+        if event.code == "self":
+            self._book.is_own(event.address)
+        target = self._under_way.pop(event.address, None)
+        if target is None:
+            return
+        self._env.deadlines.drop(_key(target))
+        if not self._book.holds(target):
+            return
+        target.good = False
+        if event.code == "wrong_identity" and target.expect is not None:
+            self._expect_nobody(target)
+        else:
+            self._again(target)
+        self._fill()
+
+    def retry_now(self, stack_id: StackId) -> None:
+        """The stack has just been admitted by hand: dial it whatever the degree. It may be one
+        that so far was met at a seed's address only, so those are tried as well."""
+        self._sought[stack_id] = None
+        for target in [*self._book.of_stack(stack_id), *self._book.anonymous()]:
+            self._hasten(target, 0.0)
+
+    def _neighbour_changed(self, stack_id: StackId) -> None:
+        if self._neighbours.link_to(stack_id) is not None:
+            self._linked[stack_id] = None
+            self._lost.pop(stack_id, None)
+            for target in self._book.of_stack(stack_id):
+                self._rest(target)
+        elif stack_id in self._linked:
+            # Suspect counts as lost here: the redial starts before the verdict.
+            del self._linked[stack_id]
+            self._lost[stack_id] = None
+            self._dial_stack(stack_id)
+            self._fill()
+
+    def _expect_nobody(self, target: Target) -> None:
+        """Another stack lives at this address now; only a seed is tried for its own sake."""
+        self._book.remove(target)
+        if target.seed:
+            stranger = self._book.add(target.address, None, seed=True)
+            assert stranger is not None, "a seed that was dialled can be dialled again"
+            self._hasten(stranger, 0.0)
+
+    # --- choosing --------------------------------------------------------------------------------
+
+    def _wanted(self, target: Target) -> bool:
+        """Whether this target should be dialled, now that its turn has come."""
+        peer = target.peer
+        if self._stopped or not self._book.holds(target):
+            return False
+        if peer is not None and (peer in self._linked or self._trust.refuses(peer)):
+            return False
+        if target.seed or (peer is not None and peer in self._sought):
+            return True
+        if self._env.settings.seeds_only or (peer is not None and self._has_left(peer)):
+            return False
+        if peer in self._lost and not self._neighbours.topology.reachable(peer):
+            return True
+        return peer in self._pursued() or self._missing() > 0
+
+    def _has_left(self, stack_id: StackId) -> bool:
+        held = self._replica.owners.get(stack_id)
+        return held is not None and held.left
+
+    def _missing(self) -> int:
+        """How many more links are wanted, not counting dials under way to others than seeds."""
+        settings = self._env.settings
+        wanted = links_wanted(
+            self._replica.count(),
+            full_mesh=settings.links_full_mesh_max,
+            least=settings.links_min,
+            most=settings.links_max,
+        )
+        return wanted - len(self._linked) - len(self._pursued())
+
+    def _pursued(self) -> dict[StackId | str, None]:
+        """The stacks (or, of strangers, the addresses) being dialled that are no seeds. Several
+        addresses of one stack lead to one link."""
+        under_way = self._under_way.values()
+        return {target.peer or target.address: None for target in under_way if not target.seed}
+
+    def _fill(self) -> None:
+        """Dial random stacks that rest, as many as links are missing."""
+        missing = self._missing()
+        if missing <= 0 or self._stopped or self._env.settings.seeds_only:
+            return
+        resting = [stack for stack in self._book.stacks() if self._rests(stack)]
+        for stack_id in self._pick(resting, missing):
+            self._dial_stack(stack_id)
+
+    def _rests(self, stack_id: StackId) -> bool:
+        """Whether a stack is neither linked nor waiting for a dial of its own."""
+        targets = self._book.of_stack(stack_id)
+        return stack_id not in self._linked and not any(map(self._is_planned, targets))
+
+    def _pick(self, stacks: list[StackId], most: int) -> list[StackId]:
+        chance = self._env.chance
+        picked: list[StackId] = []
+        while stacks and len(picked) < most:
+            picked.append(stacks.pop(chance.randrange(len(stacks))))
+        return picked
+
+    def _courtesy_s(self, stack_id: StackId) -> float:
+        """When two stacks hear of each other at once, the smaller id's dial would win anyway."""
+        return 0.0 if self._env.me < stack_id else STAGGER_S
+
+    def _learn(self, owner: StackId, held: Held) -> bool:
+        """Put the addresses that an owner tells into the book; True if there are any."""
+        told = [(held.value(key) or {}).get("at") for key in held.keys("addr")]
+        addresses = tuple(address for address in told if is_address(address))
+        self._book.keep_only(owner, addresses)
+        for address in addresses:
+            self._book.add(address, owner)
+        return bool(addresses)
+
+    # --- upkeep ----------------------------------------------------------------------------------
+
+    def _plan_upkeep(self) -> None:
+        instant = self._env.after(self._env.jitter(UPKEEP_S))
+        self._env.deadlines.set("dialling", instant, self._upkeep)
+
+    def _upkeep(self) -> None:
+        """Every few seconds: fill up, and look for those whom no path leads to. Lost peers are
+        tried each, others by lot, so that a cut mesh does not dial all across at once."""
+        self._plan_upkeep()
+        self._fill()
+        reachable = self._neighbours.topology.reachable
+        adrift = [stack for stack in self._book.stacks() if not reachable(stack)]
+        adrift = [stack for stack in adrift if self._rests(stack)]
+        others = [s for s in adrift if s not in self._lost and self._replica.live(s)]
+        self._sought = {}
+        if not self._env.settings.seeds_only:
+            self._sought = dict.fromkeys(self._pick(others, ADRIFT_MAX))
+        for stack_id in [*(s for s in adrift if s in self._lost), *self._sought]:
+            self._dial_stack(stack_id)
+
+    # --- the timer of one target -----------------------------------------------------------------
+
+    def _plan(self, target: Target, delay_s: float) -> None:
+        """Dial after `delay_s`, or earlier if that is planned already."""
+        act = partial(self._dial, target)
+        self._env.deadlines.set_earlier(_key(target), self._env.after(delay_s), act)
+
+    def _is_planned(self, target: Target) -> bool:
+        return _key(target) in self._env.deadlines
+
+    def _rest(self, target: Target) -> None:
+        """Nothing more is to be done here, except to wait for a dial that is under way."""
+        target.fresh_start()
+        if self._under_way.get(target.address) is not target:
+            self._env.deadlines.drop(_key(target))
+
+    def _hasten(self, target: Target, delay_s: float) -> None:
+        """There is news of this target: start its series anew, soon."""
+        target.fresh_start()
+        if self._under_way.get(target.address) is not target:
+            wait_s = target.dialled_at + AGAIN_S - self._env.now
+            self._plan(target, max(delay_s, wait_s))
+
+    def _dial_stack(self, stack_id: StackId, first_s: float = 0.0) -> None:
+        """Plan a dial of every address of a stack, the best one first."""
+        for at, target in enumerate(self._book.of_stack(stack_id)):
+            self._hasten(target, first_s + at * STAGGER_S)
+
+    def _dial(self, target: Target) -> None:
+        if not self._wanted(target):
+            return
+        full = not target.seed and len(self._under_way) >= DIALS_MAX
+        if full or target.address in self._under_way:
+            self._plan(target, self._env.jitter(AGAIN_S))
+            return
+        env = self._env
+        target.dialled_at = env.now
+        if target.since is None:
+            target.since = env.now
+        self._under_way[target.address] = target
+        env.emit(Dial(target.address, target.expect))
+        overdue = env.after(env.settings.dial_timeout_s + OVERDUE_S)
+        env.deadlines.set(_key(target), overdue, partial(self._overdue, target))
+
+    def _overdue(self, target: Target) -> None:
+        del self._under_way[target.address]
+        self._again(target)
+
+    def _again(self, target: Target) -> None:
+        """Plan the next try of a failed target, or give it up."""
+        if target.since is None:
+            # News of it came while the dial was under way, and began the series anew.
+            target.since = self._env.now
+        age_s = self._env.now - target.since
+        peer = target.peer
+        hopeless = peer is None or not self._replica.live(peer)
+        if age_s > GIVE_UP_S and hopeless and not target.seed:
+            self._book.remove(target)
+            if peer is not None and not self._book.of_stack(peer):
+                self._lost.pop(peer, None)
+                self._book.forget(peer)
+            return
+        self._plan(target, self._pause_s(age_s, target.tries))
+        target.tries += 1
+
+    def _pause_s(self, age_s: float, tries: int) -> float:
+        """Half to all of a pause that doubles from 0.25 s up to what the series' age allows."""
+        longest = next((most for until, most in PAUSES_S if age_s < until), PAUSE_MAX_S)
+        pause = min(longest, PAUSE_FIRST_S * 2.0 ** min(tries, 10))
+        return pause * (0.5 + 0.5 * self._env.chance.random())
+
+
+def _key(target: Target) -> tuple[str, str, StackId | None]:
+    return ("dial", target.address, target.expect)

@@ -1,0 +1,134 @@
+"""Everything a node can ask of the world. The shell carries these out without waiting.
+
+Tables named in `Save`, all of them (table, key) -> value maps that `Node` gets back as `Saved` at
+the next start: `meta` (epoch, highest hlc), `keydoc` (owner -> packed), `head` (owner -> packed),
+`record` (owner | scope | key -> value), `ci` (name -> packed registration), `address`
+(owner or address -> packed), `name` (label -> owner), `peer` (id -> packed state), `floor`
+(owner -> packed version), `leaf` (identity key -> highest issued_at; written by the shell).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tektonmesh.core.messages import Message
+from tektonmesh.core.types import LinkId, StackId
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Messages for one link, in order within a class. A full link queue closes the link (the
+    repair and the hop acknowledgements make that harmless)."""
+
+    link: LinkId
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLink:
+    """Close a link; `code` is told to the peer. `LinkDown` follows as an event."""
+
+    link: LinkId
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Try to open a link. Comes back as `LinkUp` or `DialFailed`. With `expect`, another
+    identity at that address is a failure."""
+
+    address: str
+    expect: StackId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Rows to write in one transaction: (table, key, value or None to delete). With a `ticket`
+    the event `Saved(ticket)` follows once they are durable."""
+
+    rows: tuple[tuple[str, bytes, bytes | None], ...]
+    ticket: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Hand a message to a local CI. The shell knows how from the registration (`how` is its
+    delivery part: attached connection, endpoint and format). It answers with `ReplyChunk`,
+    `ReplyDone` or `ReplyFailed` for `delivery`, exactly one of the last two."""
+
+    delivery: int
+    ci: str
+    how: dict[str, Any]
+    msg_id: bytes
+    sender: str
+    body: bytes
+    content_type: str
+    deadline_s: float
+    """Seconds the CI has left to answer."""
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelDelivery:
+    """Tell the CI that nobody waits any more. No answer is expected, one is ignored."""
+
+    delivery: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of a command event with this `ticket`."""
+
+    ticket: int
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerChunk:
+    """Part of a streamed reply, in order, never twice."""
+
+    ticket: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFailed:
+    """A command failed. `error` is `MeshError.as_dict()`: code, detail, retry, outcome ..."""
+
+    ticket: int
+    error: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEndpoint:
+    """Check (or, with None, stop checking) the health of a local CI's HTTP endpoint; changes
+    come back as `CiHealth`."""
+
+    ci: str
+    url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something worth a line in the log, on `watch`, in the audit or in a metric."""
+
+    kind: str
+    data: dict[str, Any]
+
+
+Effect = (
+    Send
+    | CloseLink
+    | Dial
+    | Save
+    | Deliver
+    | CancelDelivery
+    | Answer
+    | AnswerChunk
+    | AnswerFailed
+    | WatchEndpoint
+    | Notice
+)

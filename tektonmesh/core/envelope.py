@@ -1,0 +1,268 @@
+"""The envelope: how a message looks on its way, and which part of it who may read or change.
+
+Three parts. The clear header is fixed when the origin seals and is the seal's associated data, so
+no relay can redirect or relabel. The mutable part (budgets, age, trace, avoid) is rewritten at
+every hop. The body is sealed for the destination; names of CIs, content types and text are only in
+there. This module decides the bytes and nothing else; `forwarding` decides where they go.
+
+Layout, big endian (docs/design/forwarding.md):
+
+    header   version 1 | kind 1 | class 1 | flags 1 | attempt 2 | msg_id 16 | source 32 |
+             destination 32 | reply_to 16 | created_ms 8 | ttl_ms 4 | size 4 | key_id 8
+    mutable  hops_left 1 | tries_left 1 | age_ms 4 | n_trace 1 | n_avoid 1 |
+             n_trace * (short id 8, dwell_ms 2) | n_avoid * short id 8
+    body     the rest
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
+
+from tektonmesh.core.types import SHORT_ID_SIZE, StackId
+from tektonmesh.errors import RemoteError
+
+VERSION = 1
+NO_ID = bytes(16)
+NO_KEY = bytes(8)
+
+_HEADER = struct.Struct(">BBBBH16s32s32s16sQII8s")
+_MUTABLE = struct.Struct(">BBIBB")
+_ENTRY = struct.Struct(">8sH")
+_REPORT = struct.Struct(">II")
+
+HEADER_SIZE = _HEADER.size
+MUTABLE_AT = HEADER_SIZE
+TRACE_AT = HEADER_SIZE + _MUTABLE.size
+ENTRY_SIZE = _ENTRY.size
+REPORT_SIZE = _REPORT.size
+
+pack_mutable = _MUTABLE.pack
+
+
+def unpack_mutable(data: bytes) -> tuple[int, int, int, int, int]:
+    """(hops_left, tries_left, age_ms, n_trace, n_avoid), unchecked; the caller knows the size."""
+    return _MUTABLE.unpack_from(data, MUTABLE_AT)
+
+
+CLASS_AT = 2
+KIND_AT = 1
+# (attempt, msg_id, source), what a relay remembers; (source, destination), what it routes by.
+KEY = slice(4, 54)
+FLOW = slice(22, 86)
+SOURCE = slice(22, 54)
+DESTINATION = slice(54, 86)
+TTL = slice(110, 114)
+
+ENTRIES_MAX = 64
+"""Of trace and of avoid each. Twice the tries of a message; more is nonsense or an attack."""
+DWELL_MAX_MS = 0xFFFF
+AGE_MAX_MS = 0xFFFF_FFFF
+
+
+class Kind(IntEnum):
+    """What an envelope is. Numbers are final; a destination ignores one it does not know."""
+
+    REQUEST = 1
+    REPLY = 2
+    CHUNK = 3
+    RECEIPT = 4
+    NACK = 5
+    CANCEL = 6
+    RESEND = 7
+    TRACE = 8
+    TRACE_REPLY = 9
+
+
+class Flags(IntFlag):
+    """Of the clear header. Kept for the durable outbox: all but IDEMPOTENT are unused today."""
+
+    NONE = 0
+    DURABLE = 1
+    IDEMPOTENT = 2
+    AUDIT = 4
+    MAY_PARK = 8
+
+
+class SendClass(IntEnum):
+    """The class of the link's queue; a message of a lower class overtakes."""
+
+    CONTROL = 0
+    INTERACTIVE = 1
+    NORMAL = 2
+    BULK = 3
+
+
+class Hop(NamedTuple):
+    """One entry of a trace: who had the envelope and for how long."""
+
+    short: bytes
+    dwell_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The clear header. `size` is that of the body before it was sealed; `key_id` names the
+    destination's prekey (zero for an unsealed trace); `ttl_ms` counts against the envelope's
+    accumulated age, so no common clock is needed."""
+
+    kind: int
+    msg_id: bytes
+    source: StackId
+    destination: StackId
+    created_ms: int
+    ttl_ms: int
+    size: int
+    key_id: bytes = NO_KEY
+    reply_to: bytes = NO_ID
+    attempt: int = 0
+    send_class: int = SendClass.NORMAL
+    flags: int = Flags.NONE
+
+    def pack(self) -> bytes:
+        """The bytes that travel and that the seal covers as associated data."""
+        assert len(self.msg_id) == len(self.reply_to) == 16, "struct would pad or cut it"
+        assert len(self.source) == len(self.destination) == 32, "struct would pad or cut it"
+        return _HEADER.pack(
+            VERSION,
+            self.kind,
+            self.send_class,
+            self.flags,
+            self.attempt,
+            self.msg_id,
+            self.source,
+            self.destination,
+            self.reply_to,
+            self.created_ms,
+            self.ttl_ms,
+            self.size,
+            self.key_id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """An envelope as its two ends see it. `head` are the header's bytes as they came or go."""
+
+    header: Header
+    head: bytes
+    body: bytes
+    trace: bytes = b""
+    avoid: bytes = b""
+    age_ms: int = 0
+
+    def pack(self, hops_left: int, tries_left: int) -> bytes:
+        """The packed form with a fresh budget, as the origin hands it to forwarding."""
+        n_trace, n_avoid = len(self.trace) // ENTRY_SIZE, len(self.avoid) // SHORT_ID_SIZE
+        assert n_trace <= ENTRIES_MAX and n_avoid <= ENTRIES_MAX
+        mutable = _MUTABLE.pack(hops_left, tries_left, self.age_ms, n_trace, n_avoid)
+        return b"".join((self.head, mutable, self.trace, self.avoid, self.body))
+
+
+class Mutable(NamedTuple):
+    """The mutable part as a relay reads it; `trace_end` and `body_at` are offsets."""
+
+    hops_left: int
+    tries_left: int
+    age_ms: int
+    n_trace: int
+    n_avoid: int
+    trace_end: int
+    body_at: int
+
+
+def read_mutable(data: bytes) -> Mutable:
+    """Check the frame of a packed envelope and read its mutable part.
+
+    Raises RemoteError for what only the previous hop can have broken: every hop checks this much,
+    so an honest relay never passes on what would cost it its own link.
+    """
+    if len(data) < TRACE_AT:
+        raise RemoteError("The envelope is cut short.")
+    hops_left, tries_left, age_ms, n_trace, n_avoid = _MUTABLE.unpack_from(data, MUTABLE_AT)
+    trace_end = TRACE_AT + ENTRY_SIZE * n_trace
+    body_at = trace_end + SHORT_ID_SIZE * n_avoid
+    if n_trace > ENTRIES_MAX or n_avoid > ENTRIES_MAX or body_at > len(data):
+        raise RemoteError("The envelope's trace or avoid list does not fit.")
+    return Mutable(hops_left, tries_left, age_ms, n_trace, n_avoid, trace_end, body_at)
+
+
+def pass_on(
+    data: bytes, mutable: Mutable, *, tries_left: int, age_ms: int, entry: bytes, avoid: bytes
+) -> bytes:
+    """The envelope for the next hop: one hop less, `entry` added to the trace, `avoid` to the
+    avoid list (cut to what still fits). Header and body are copied, never read."""
+    assert mutable.hops_left > 0 and len(entry) == ENTRY_SIZE
+    room = ENTRIES_MAX - mutable.n_avoid
+    if len(avoid) > room * SHORT_ID_SIZE:
+        avoid = avoid[: room * SHORT_ID_SIZE]
+    packed = _MUTABLE.pack(
+        mutable.hops_left - 1,
+        tries_left,
+        age_ms if age_ms < AGE_MAX_MS else AGE_MAX_MS,
+        mutable.n_trace + 1,
+        mutable.n_avoid + len(avoid) // SHORT_ID_SIZE,
+    )
+    trace = data[TRACE_AT : mutable.trace_end]
+    return b"".join((data[:MUTABLE_AT], packed, trace, entry, avoid, data[mutable.trace_end :]))
+
+
+def parse(data: bytes) -> Envelope:
+    """Read a whole envelope at its destination. Raises RemoteError as `read_mutable` does."""
+    mutable = read_mutable(data)
+    fields = _HEADER.unpack_from(data)
+    _, kind, send_class, flags, attempt, msg_id, source, destination = fields[:8]
+    reply_to, created_ms, ttl_ms, size, key_id = fields[8:]
+    header = Header(
+        kind=kind,
+        msg_id=msg_id,
+        source=source,
+        destination=destination,
+        created_ms=created_ms,
+        ttl_ms=ttl_ms,
+        size=size,
+        key_id=key_id,
+        reply_to=reply_to,
+        attempt=attempt,
+        send_class=send_class,
+        flags=flags,
+    )
+    return Envelope(
+        header,
+        data[:HEADER_SIZE],
+        data[mutable.body_at :],
+        data[TRACE_AT : mutable.trace_end],
+        data[mutable.trace_end : mutable.body_at],
+        mutable.age_ms,
+    )
+
+
+def trace_entry(short: bytes, dwell_ms: int) -> bytes:
+    """One packed entry of a trace; a dwell beyond 65 s is shown as that."""
+    assert len(short) == SHORT_ID_SIZE and dwell_ms >= 0
+    return _ENTRY.pack(short, min(dwell_ms, DWELL_MAX_MS))
+
+
+def read_trace(trace: bytes) -> list[Hop]:
+    """The entries of a packed trace, origin first. A ragged end is ignored."""
+    whole = len(trace) - len(trace) % ENTRY_SIZE
+    return [Hop(*entry) for entry in _ENTRY.iter_unpack(trace[:whole])]
+
+
+def shorts_of(packed: bytes) -> list[bytes]:
+    """A packed avoid list as short ids."""
+    return [packed[at : at + SHORT_ID_SIZE] for at in range(0, len(packed), SHORT_ID_SIZE)]
+
+
+def report(queue_bytes: int, rtt_s: float) -> bytes:
+    """What a hop adds to the body of a trace envelope: its queue, and the round trip of the link
+    it sends it on."""
+    return _REPORT.pack(min(queue_bytes, 0xFFFF_FFFF), min(int(rtt_s * 1e6), 0xFFFF_FFFF))
+
+
+def read_reports(body: bytes) -> list[tuple[int, float]]:
+    """`(queue_bytes, rtt_ms)` of each hop, origin first."""
+    whole = len(body) - len(body) % _REPORT.size
+    return [(queue, rtt_us / 1000.0) for queue, rtt_us in _REPORT.iter_unpack(body[:whole])]

@@ -1,0 +1,261 @@
+"""Everything that can happen to a node. The shell and the simulator speak only these.
+
+Commands carry a `ticket` chosen by the caller; exactly one `Answer` or `AnswerFailed` comes back
+for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tektonmesh.core.messages import Message
+from tektonmesh.core.types import LinkId, SignedKeyDoc, StackId
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A deadline may be due."""
+
+
+@dataclass(frozen=True, slots=True)
+class WallClock:
+    """A reading of the machine's wall clock, in seconds since 1970; about every 10 s."""
+
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """This process was not running for `seconds` (event-loop stall, suspend, SIGSTOP)."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The rows of `Save(ticket)` are durable."""
+
+    ticket: int
+
+
+# --- links ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """A link was authenticated and admitted by both ends. `name` is the peer's own label,
+    `addresses` where it says it listens, `address` where this link goes to or comes from."""
+
+    link: LinkId
+    stack_id: StackId
+    name: str
+    keydoc: SignedKeyDoc
+    instance: bytes
+    addresses: tuple[str, ...]
+    address: str
+    outbound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """The link is gone; `reason` is for people. EOF and reset look alike."""
+
+    link: LinkId
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """All messages that one read brought, in order."""
+
+    link: LinkId
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    """`code` is "unreachable", "refused" (the peer said no), "self", "wrong_identity" or
+    "protocol"."""
+
+    address: str
+    expect: StackId | None
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRefused:
+    """A peer asked for a link and was not admitted (or did not admit us); listed in `peers`."""
+
+    stack_id: StackId
+    name: str
+    address: str
+    outbound: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSeen:
+    """Somebody may listen here. `source` is "mdns", "seed" or "user"; it grants nothing."""
+
+    addresses: tuple[str, ...]
+    source: str
+    stack_id: StackId | None
+
+
+# --- commands from the doors ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterCi:
+    """Register or update a local CI. `spec` is the validated registration (docs/design/cis.md);
+    `connection` is the attached connection, if any; `token` proves an earlier registration;
+    `trusted` callers (the owner of the socket, over the command line) need none."""
+
+    ticket: int
+    spec: dict[str, Any]
+    connection: int | None
+    token: str | None
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatCi:
+    ticket: int
+    name: str
+    token: str | None
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeregisterCi:
+    ticket: int
+    name: str
+    token: str | None
+    trusted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """An attached connection closed."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class CiHealth:
+    """What the health check of an endpoint found."""
+
+    ci: str
+    healthy: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Send to a CI, local or remote; the answer is the reply. `stream` asks for `AnswerChunk`s.
+    `sender` is the local CI that sends, or empty for a person."""
+
+    ticket: int
+    target: str
+    body: bytes
+    content_type: str
+    sender: str
+    timeout_s: float
+    stream: bool
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelCommand:
+    """Nobody waits for `ticket` any more. Its answer, if one comes, is `cancelled`."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRoute:
+    """Send a trace envelope to a stack or CI; the answer lists the hops."""
+
+    ticket: int
+    target: str
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitPeer:
+    """Accept this stack from now on (allowlist, `peers approve`)."""
+
+    ticket: int
+    stack_id: StackId
+
+
+@dataclass(frozen=True, slots=True)
+class EvictPeer:
+    """Refuse this stack for ever and close its links."""
+
+    ticket: int
+    stack_id: StackId
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Publish `left`, wait for the neighbours to have it (bounded), then answer."""
+
+    ticket: int
+
+
+# --- what local CIs answer -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyChunk:
+    delivery: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyDone:
+    """The whole reply, or what follows the chunks that were sent before it."""
+
+    delivery: int
+    body: bytes
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyFailed:
+    """`code` is from the one table: ci_failed, ci_offline, timeout, busy ..."""
+
+    delivery: int
+    code: str
+    detail: str
+
+
+Event = (
+    Tick
+    | WallClock
+    | Stalled
+    | Saved
+    | LinkUp
+    | LinkDown
+    | Received
+    | DialFailed
+    | PeerRefused
+    | PeerSeen
+    | RegisterCi
+    | HeartbeatCi
+    | DeregisterCi
+    | Detached
+    | CiHealth
+    | SendMessage
+    | CancelCommand
+    | TraceRoute
+    | AdmitPeer
+    | EvictPeer
+    | Leave
+    | ReplyChunk
+    | ReplyDone
+    | ReplyFailed
+)

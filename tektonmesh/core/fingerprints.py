@@ -1,0 +1,82 @@
+"""Sixteen bytes that say whether two replicas hold the same.
+
+The owners fall into 256 buckets by the first byte of their id. A bucket's print covers one fixed
+entry per owner, the replica's print covers the buckets' prints, and only what changed is hashed
+again. No clock and nothing that a refresh changes goes in, so prints settle while heads are
+refreshed. Who compares them, and what follows, is `core/antientropy`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+from tektonmesh.core.head import Head
+from tektonmesh.core.types import StackId
+
+BUCKETS = 256
+PRINT_SIZE = 16
+_ENTRY = struct.Struct(">QQQB8s")
+
+
+def entry_of(head: Head) -> bytes:
+    """What of a head counts: key epoch, epoch, content version, status, and a hash of the roots.
+
+    The hash of the roots makes two heads of an equivocator differ, which share all the rest.
+    """
+    roots = b"".join(bytes([scope]) + root for scope, root in sorted(head.roots.items()))
+    digest = hashlib.blake2b(roots, digest_size=8).digest()
+    return _ENTRY.pack(head.key_epoch, head.epoch, head.content_ver, head.status, digest)
+
+
+class Fingerprints:
+    """The entries of all owners that are not expired, and the prints over them."""
+
+    def __init__(self) -> None:
+        self._entries: list[dict[StackId, bytes]] = [{} for _ in range(BUCKETS)]
+        self._prints = [_print(b"")] * BUCKETS
+        self._dirty: dict[int, None] = {}
+        self._total = _print(b"".join(self._prints))
+
+    def set(self, owner: StackId, entry: bytes | None) -> None:
+        """This owner counts with `entry` from now on; with None it does not count."""
+        entries = self._entries[owner[0]]
+        if entries.get(owner) == entry:
+            return
+        if entry is None:
+            del entries[owner]
+        else:
+            entries[owner] = entry
+        self._dirty[owner[0]] = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self._entries))
+
+    def owners(self, buckets: tuple[int, ...]) -> list[StackId]:
+        """The owners that count in these buckets (none named: in all), sorted within each."""
+        chosen = buckets or range(BUCKETS)
+        return [owner for bucket in chosen for owner in sorted(self._entries[bucket])]
+
+    def prints(self) -> list[bytes]:
+        """The 256 prints of the buckets."""
+        self._settle()
+        return list(self._prints)
+
+    def total(self) -> bytes:
+        """The print of the whole replica."""
+        self._settle()
+        return self._total
+
+    def _settle(self) -> None:
+        if not self._dirty:
+            return
+        for bucket in self._dirty:
+            entries = self._entries[bucket]
+            parts = [owner + entries[owner] for owner in sorted(entries)]
+            self._prints[bucket] = _print(b"".join(parts))
+        self._dirty.clear()
+        self._total = _print(b"".join(self._prints))
+
+
+def _print(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=PRINT_SIZE).digest()

@@ -1,0 +1,142 @@
+"""Handing messages out to local CIs: the deliveries that are open.
+
+A delivery is open from the moment a message is handed out until the CI answers, its time is over
+or nobody waits any more. This module decides whether a CI may be given a message and when its time
+is up; whoever asked (a local caller, or another stack) hears of it through a `Replier`. How the
+message gets to the CI's program is the shell's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tektonmesh.core.ci import Ci
+from tektonmesh.core.effects import CancelDelivery, Deliver
+from tektonmesh.core.machine import Env
+from tektonmesh.core.wheel import Waiting, Wheel
+from tektonmesh.errors import CODES, DeliveryError
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A message for a CI. `sender` is an address for people, `left_s` the time it has."""
+
+    msg_id: bytes
+    sender: str
+    body: bytes
+    content_type: str
+    left_s: float
+    attempt: int = 0
+
+
+class Delivery(Waiting):
+    """One message in the hands of one CI."""
+
+    __slots__ = ("ci", "deadline", "number", "replier")
+
+    def __init__(self, number: int, ci: str, deadline: float, replier: Replier) -> None:
+        super().__init__()
+        self.number = number
+        self.ci = ci
+        self.deadline = deadline
+        self.replier = replier
+
+
+class Replier(Protocol):
+    """The one who asked. After `done` or `failed` it hears nothing more."""
+
+    def chunk(self, data: bytes) -> None: ...
+
+    def done(self, body: bytes, content_type: str) -> None: ...
+
+    def failed(self, code: str, detail: str) -> None: ...
+
+
+class Handouts:
+    """Hands out messages and routes what the CIs answer."""
+
+    def __init__(self, env: Env) -> None:
+        self.env = env
+        self._open: dict[int, Delivery] = {}
+        self._per_ci: dict[str, int] = {}
+        self._last = 0
+        self._wheel: Wheel[Delivery] = Wheel(env, "deliveries", self._expire)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def hand_out(self, ci: Ci, parcel: Parcel, replier: Replier) -> int:
+        """Give `parcel` to `ci`; the number of the delivery.
+
+        Raises DeliveryError `ci_offline`, or `busy` while it has `inbox_per_ci_max` open.
+        """
+        if ci.state != "up" or ci.how["kind"] == "none":
+            raise DeliveryError(f"'{ci.name}' takes no messages at present.", code="ci_offline")
+        if self._per_ci.get(ci.key, 0) >= self.env.settings.inbox_per_ci_max:
+            raise DeliveryError(f"'{ci.name}' has too many messages open.", code="busy")
+        assert parcel.left_s > 0, "a message that is too late is not handed out"
+        self._last += 1
+        deadline = self.env.after(parcel.left_s)
+        assert self._last not in self._open
+        delivery = Delivery(self._last, ci.key, deadline, replier)
+        self._open[self._last] = delivery
+        self._per_ci[ci.key] = self._per_ci.get(ci.key, 0) + 1
+        self._wheel.arm(delivery, deadline)
+        self.env.emit(
+            Deliver(
+                delivery=delivery.number,
+                ci=ci.name,
+                how=ci.delivery_how(),
+                msg_id=parcel.msg_id,
+                sender=parcel.sender,
+                body=parcel.body,
+                content_type=parcel.content_type,
+                deadline_s=parcel.left_s,
+                attempt=parcel.attempt,
+            )
+        )
+        return delivery.number
+
+    def chunk(self, number: int, data: bytes) -> None:
+        delivery = self._open.get(number)
+        if delivery is not None:
+            delivery.replier.chunk(data)
+
+    def done(self, number: int, body: bytes, content_type: str) -> None:
+        delivery = self._close(number)
+        if delivery is not None:
+            delivery.replier.done(body, content_type)
+
+    def failed(self, number: int, code: str, detail: str) -> None:
+        delivery = self._close(number)
+        if delivery is not None:
+            delivery.replier.failed(code if code in CODES else "ci_failed", detail)
+
+    def withdraw(self, number: int, reason: str) -> None:
+        """Nobody waits any more: the CI is told, the replier is not."""
+        if self._close(number) is not None:
+            self.env.emit(CancelDelivery(number, reason))
+
+    def fail_all(self, code: str, detail: str) -> None:
+        """Withdraw everything and tell those who wait."""
+        for number, delivery in list(self._open.items()):
+            self.withdraw(number, code)
+            delivery.replier.failed(code, detail)
+
+    def _expire(self, delivery: Delivery) -> None:
+        self.withdraw(delivery.number, "timeout")
+        delivery.replier.failed("timeout", "The CI did not answer in time.")
+
+    def _close(self, number: int) -> Delivery | None:
+        delivery = self._open.pop(number, None)
+        if delivery is None:
+            return None
+        self._wheel.disarm(delivery)
+        left = self._per_ci[delivery.ci] - 1
+        assert left >= 0
+        if left:
+            self._per_ci[delivery.ci] = left
+        else:
+            del self._per_ci[delivery.ci]
+        return delivery

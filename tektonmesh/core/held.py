@@ -1,0 +1,206 @@
+"""What a replica holds of one owner: the newest head, the records it commits to, and enough of
+the past to tell others only what changed. Which head is taken is for `core/replica`."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from tektonmesh.core.head import Head, hash_head
+from tektonmesh.core.keydoc import KeyDoc, hash_doc
+from tektonmesh.core.messages import Delta
+from tektonmesh.core.record import Delete, RecordSet, differing, kind_of
+from tektonmesh.core.types import (
+    Codec,
+    ContentVersion,
+    SignedHead,
+    SignedKeyDoc,
+    Status,
+    Version,
+)
+from tektonmesh.errors import RemoteError
+
+HISTORY_STEPS_MAX = 32
+"""Content versions whose changes are remembered; whoever holds an older one gets a snapshot."""
+HISTORY_KEYS_MAX = 1024
+DELTA_CHANGES_MAX = 2048
+"""A delta with more changes is sent as a snapshot, which is never larger than its quota."""
+KEPT_KINDS = ("stack", "addr")
+"""What stays of an expired owner, for people and for dialling."""
+
+
+class Held:
+    """One owner. `heard` is the instant its newest head came; `expired` means that its lease ran
+    out; `equivocated` that it signed two heads of one version; `doubted` that a change did not
+    fit our records, so that only a snapshot will do; `quarantined` that a record of it cannot be
+    read, so that none is shown."""
+
+    __slots__ = (
+        "_codec",
+        "_history",
+        "_values",
+        "doubted",
+        "equivocated",
+        "expired",
+        "head",
+        "head_hash",
+        "heard",
+        "keydoc",
+        "keydoc_hash",
+        "quarantined",
+        "record_set",
+        "signed",
+        "signed_keydoc",
+    )
+
+    def __init__(
+        self,
+        codec: Codec,
+        head: Head,
+        signed: SignedHead,
+        keys: tuple[KeyDoc, SignedKeyDoc],
+        records: RecordSet,
+        now: float,
+    ) -> None:
+        self._codec = codec
+        self._history: deque[tuple[ContentVersion, tuple[Delete, ...]]] = deque()
+        self._values: dict[str, dict[str, Any]] = {}
+        self.record_set = records
+        self.equivocated = self.expired = self.quarantined = self.doubted = False
+        self.take_keys(keys)
+        self._take_head(head, signed, now)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    @property
+    def records(self) -> dict[str, bytes]:
+        """Key to packed value, of all scopes."""
+        return self.record_set.records
+
+    @property
+    def version(self) -> Version:
+        return self.head.version
+
+    @property
+    def content_version(self) -> ContentVersion:
+        return self.head.content_version
+
+    @property
+    def base(self) -> ContentVersion | None:
+        """The content version that changes may be based on; None if only a snapshot will do."""
+        whole = not (self.expired or self.equivocated or self.doubted)
+        return self.content_version if whole else None
+
+    @property
+    def left(self) -> bool:
+        return self.head.status == Status.LEFT
+
+    def value(self, key: str) -> dict[str, Any] | None:
+        """A record, decoded (do not change it); None if there is none or it cannot be read."""
+        packed = self.records.get(key)
+        if packed is None or self.quarantined:
+            return None
+        if key not in self._values:
+            try:
+                value = self._codec.unpack(packed)
+            except RemoteError:
+                value = None
+            if not isinstance(value, dict):
+                self.quarantined = True
+                return None
+            self._values[key] = value
+        return self._values[key]
+
+    def keys(self, kind: str) -> list[str]:
+        """The keys of one kind, sorted."""
+        if self.quarantined:
+            return []
+        return sorted(key for key in self.records if kind_of(key) == kind)
+
+    # --- changing --------------------------------------------------------------------------------
+
+    def take_keys(self, keys: tuple[KeyDoc, SignedKeyDoc]) -> None:
+        """Hold this key document from now on."""
+        self.keydoc, self.signed_keydoc = keys
+        self.keydoc_hash = hash_doc(self.signed_keydoc.doc)
+
+    def take(
+        self, head: Head, signed: SignedHead, records: RecordSet, now: float
+    ) -> tuple[str, ...] | None:
+        """Hold this head and its records from now on. Returns the keys that changed, sorted, or
+        None if it only refreshes what was held."""
+        before = self.base
+        changed: tuple[str, ...] | None = None if head.status == self.head.status else ()
+        if before != head.content_version or records is not self.record_set:
+            base = None if before == head.content_version else before
+            changed = self._take_records(records, base)
+        self._take_head(head, signed, now)
+        return changed
+
+    def _take_head(self, head: Head, signed: SignedHead, now: float) -> None:
+        self.head, self.signed, self.heard = head, signed, now
+        self.head_hash = hash_head(signed.head)[:8]
+
+    def _take_records(self, records: RecordSet, base: ContentVersion | None) -> tuple[str, ...]:
+        """`base` is the content version held so far, if changes can be told from it."""
+        old, self.record_set = self.record_set, records
+        keys = differing(old, records)
+        if base is None:
+            self._history.clear()
+        else:
+            self._remember(base, old, keys)
+        for key in keys:
+            self._values.pop(key, None)
+        self.quarantined = self.quarantined and not keys
+        self.doubted = False
+        return keys
+
+    def _remember(self, base: ContentVersion, old: RecordSet, keys: tuple[str, ...]) -> None:
+        changed = tuple((old.scope_of(key) if key in old.records else -1, key) for key in keys)
+        self._history.append((base, changed))
+        held = sum(len(step) for _, step in self._history)
+        while self._history and (len(self._history) > HISTORY_STEPS_MAX or held > HISTORY_KEYS_MAX):
+            held -= len(self._history.popleft()[1])
+
+    def wither(self) -> tuple[str, ...]:
+        """The lease ran out: keep only what people and dialling still need. Returns the keys that
+        are gone."""
+        assert not self.expired
+        self.expired = True
+        gone = tuple(sorted(key for key in self.records if kind_of(key) not in KEPT_KINDS))
+        dropped = [(self.record_set.scope_of(key), key) for key in gone]
+        self._take_records(self.record_set.changed((), dropped), None)
+        return gone
+
+    # --- telling others --------------------------------------------------------------------------
+
+    def delta(self, base: ContentVersion | None, *, with_keydoc: bool) -> Delta:
+        """The news for somebody who holds `base`: the changes if they are known here, else a
+        snapshot."""
+        assert not self.expired, "what is left of an expired owner does not match its head"
+        keydoc = self.signed_keydoc if with_keydoc else None
+        changes = self._since(base)
+        if changes is None or len(changes) > DELTA_CHANGES_MAX:
+            return Delta(self.signed, None, self.record_set.puts(), (), keydoc)
+        here = self.record_set
+        puts = here.puts(sorted({key for _, key in changes if key in here.records}))
+        deletes = [
+            (scope, key)
+            for scope, key in changes
+            if scope >= 0 and (key not in here.records or here.scope_of(key) != scope)
+        ]
+        return Delta(self.signed, base, puts, tuple(sorted(deletes)), keydoc)
+
+    def _since(self, base: ContentVersion | None) -> list[Delete] | None:
+        """What changed after `base`, without doubles; None if that is not known."""
+        if base is None or self.base is None:
+            return None
+        if base == self.content_version:
+            return []
+        changes: dict[Delete, None] = {}
+        found = False
+        for before, step in self._history:
+            found = found or before == base
+            if found:
+                changes |= dict.fromkeys(step)
+        return list(changes) if found else None

@@ -1,0 +1,181 @@
+"""One link as forwarding sees it: what was sent on it and is not settled, and what goes out next.
+
+A lane numbers the envelopes of each class of the link by itself, because classes overtake one
+another in the link's queue: the low two bits of a `seq` are the class, the rest counts from 1. So
+a `HopAck` is cumulative within its class. A lane decides nothing about paths.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from tektonmesh.core.messages import Forward, HopAck, Message, Released, Settled
+from tektonmesh.core.types import SHORT_ID_SIZE, LinkId, StackId, short_id
+
+CLASS_BITS = 2
+CLASS_MASK = 3
+
+SETTLED_MAX = 4096
+"""In one message, which a link limits to 256 KiB and 20,000 values."""
+
+ANSWERS_WAITING_MAX = 32
+"""So many `Settled` are worth a write of their own, and a sender may be waiting for room."""
+
+TRIED_MAX = 64
+"""Twice `tries_limit`, and what an avoid list can hold."""
+
+Done = Callable[[str], None]
+"""Told once what became of an own envelope: "settled", or the code it was released with."""
+
+
+class Kept:
+    """An envelope that this hop answers for until it is settled or released.
+
+    `data` is the packed envelope as it came, `back` and `back_seq` say to whom the answer goes (or
+    `done` for an own one), `tried` are the short ids found to lead nowhere, `certain` tells that
+    no copy of it can have got through.
+    """
+
+    __slots__ = (
+        "back",
+        "back_seq",
+        "certain",
+        "data",
+        "done",
+        "sent_at",
+        "since",
+        "transit_ms",
+        "tried",
+        "tries",
+    )
+
+    def __init__(
+        self,
+        data: bytes,
+        since: float,
+        tries: int,
+        *,
+        back: Lane | None = None,
+        back_seq: int = 0,
+        done: Done | None = None,
+    ) -> None:
+        self.data = data
+        self.since = since
+        self.sent_at = since
+        self.tries = tries
+        self.back = back
+        self.back_seq = back_seq
+        self.done = done
+        self.tried = b""
+        self.certain = True
+        self.transit_ms = 0
+
+    def note_tried(self, shorts: bytes) -> None:
+        """Add packed short ids, newest first; the oldest fall off beyond `TRIED_MAX`."""
+        self.tried = (shorts + self.tried)[: TRIED_MAX * SHORT_ID_SIZE]
+
+
+class Lane:
+    """Both directions of one link."""
+
+    __slots__ = (
+        "_acks_due",
+        "_counts",
+        "_heard",
+        "acked",
+        "kept",
+        "link",
+        "out",
+        "settled",
+        "short",
+        "silent",
+        "stack_id",
+        "timed",
+        "transit_ms",
+        "unacked",
+        "up",
+    )
+
+    def __init__(self, link: LinkId, stack_id: StackId) -> None:
+        self.link = link
+        self.stack_id = stack_id
+        self.short = short_id(stack_id)
+        self.up = True
+        self.silent = False
+        self.timed = False
+        self.transit_ms = 0
+        self.kept: dict[int, Kept] = {}
+        self.unacked: deque[int] = deque()
+        self.acked = [0, 0, 0, 0]
+        self.out: list[Message] = []
+        self.settled: list[int] = []
+        self._counts = [0, 0, 0, 0]
+        self._heard = [0, 0, 0, 0]
+        self._acks_due = [False, False, False, False]
+
+    # --- sending ---------------------------------------------------------------------------------
+
+    def forward(self, kept: Kept, packed: bytes, send_class: int) -> None:
+        """Queue one envelope and answer for it."""
+        assert self.up, "nothing is sent on a link that is gone"
+        count = self._counts[send_class] = self._counts[send_class] + 1
+        seq = count << CLASS_BITS | send_class
+        self.kept[seq] = kept
+        self.unacked.append(seq)
+        self.out.append(Forward(seq, packed))
+
+    def release(self, seq: int, code: str, visited: tuple[bytes, ...]) -> None:
+        self.out.append(Released(seq, code, visited))
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether there are only answers to send, and few: they may wait for something to ride
+        with, since a write of their own costs both ends as much as an envelope's."""
+        return not self.out and len(self.settled) < ANSWERS_WAITING_MAX
+
+    def take(self) -> tuple[Message, ...]:
+        """Everything queued; the answers first, they free what others hold."""
+        out: list[Message] = []
+        if True in self._acks_due:
+            due, self._acks_due = self._acks_due, [False, False, False, False]
+            out += [HopAck(seq) for seq, owed in zip(self._heard, due, strict=True) if owed]
+        if self.settled:
+            settled, self.settled = self.settled, []
+            starts = range(0, len(settled), SETTLED_MAX)
+            out += [Settled(tuple(settled[at : at + SETTLED_MAX])) for at in starts]
+        out += self.out
+        self.out = []
+        return tuple(out)
+
+    # --- receiving -------------------------------------------------------------------------------
+
+    def is_repeat(self, seq: int) -> bool:
+        """Note an incoming envelope; True if the link brought this number before."""
+        send_class = seq & CLASS_MASK
+        if seq <= self._heard[send_class]:
+            return True
+        self._heard[send_class] = seq
+        return False
+
+    def owe_ack(self, seq: int) -> None:
+        """This envelope stays here for a while, so its receipt is to be said by itself."""
+        self._acks_due[seq & CLASS_MASK] = True
+
+    def on_ack(self, seq: int) -> None:
+        send_class = seq & CLASS_MASK
+        self.acked[send_class] = max(self.acked[send_class], seq)
+
+    def oldest_unacked(self) -> tuple[int, Kept] | None:
+        """The envelope that has waited longest for its hop acknowledgement, if any."""
+        unacked, kept, acked = self.unacked, self.kept, self.acked
+        while unacked:
+            seq = unacked[0]
+            if seq in kept and seq > acked[seq & CLASS_MASK]:
+                return seq, kept[seq]
+            unacked.popleft()
+        return None
+
+    def oldest_kept(self) -> tuple[int, Kept] | None:
+        """The envelope sent longest ago that is neither settled nor released, if any."""
+        return next(iter(self.kept.items()), None)

@@ -1,0 +1,143 @@
+"""Mesh time: the one clock by which heads are fresh or not. It never orders anything.
+
+Mesh time is the monotonic clock plus an offset. The offset is voted: the median of this machine's
+wall clock and of what the linked peers say. It may step until this stack has published; after that
+it slews, so that nothing expires because one clock jumped. Which head may be kept is decided here;
+what becomes of the others, in `core/replica`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tektonmesh.core.head import EPOCH_MAX, LEASE_MAX_S
+from tektonmesh.core.machine import Env
+from tektonmesh.core.types import LinkId, Saved, StackId
+from tektonmesh.errors import RemoteError
+
+SLACK_MS = 30_000
+"""How far a head may lie in the future, and how long it is kept beyond its lease."""
+SLEW_PART = 0.1
+"""Seconds that the offset may move per second."""
+ALARM_MS = 60_000
+"""Above this distance between our time and the vote, nobody is expired."""
+
+
+class MeshTime:
+    """The voted clock of one node. `watch` callbacks run when a link has its first vote."""
+
+    def __init__(self, env: Env, saved: Saved, wall_s: float) -> None:
+        self.env = env
+        self._wall = self._offset_of(wall_s * 1000.0)
+        self._offset = self._target = self._wall
+        self._slewed_at = env.now
+        self._highest = _saved_hlc(env, saved)
+        self._signed = False
+        self._alarmed = False
+        self._peers: dict[LinkId, StackId] = {}
+        self._votes: dict[LinkId, float] = {}
+        self._watchers: list[Callable[[], None]] = []
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        self._watchers.append(callback)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        """Mesh time in ms since 1970; never below the highest that this stack has signed."""
+        self._slew()
+        return max(int(self.env.now * 1000.0 + self._offset), self._highest)
+
+    def fresh(self, hlc_ms: int, lease_s: int) -> bool:
+        """Whether a head signed at `hlc_ms` may be kept. Bounded on both sides: nothing that was
+        signed in a wrong future can be saved up for later."""
+        now = self.now_ms()
+        return self.end_ms(hlc_ms, lease_s) >= now and hlc_ms <= now + SLACK_MS
+
+    @staticmethod
+    def end_ms(hlc_ms: int, lease_s: int) -> int:
+        """The last ms of mesh time at which such a head is fresh."""
+        return hlc_ms + min(lease_s, LEASE_MAX_S) * 1000 + SLACK_MS
+
+    @property
+    def alarm(self) -> bool:
+        """True while our time is over a minute away from the vote. Nobody is expired then."""
+        return abs(self.env.now * 1000.0 + self._target - self.now_ms()) > ALARM_MS
+
+    @property
+    def heard_peer(self) -> bool:
+        """Whether a linked peer has a vote now."""
+        return bool(self._votes)
+
+    # --- what moves it ---------------------------------------------------------------------------
+
+    def on_wall(self, wall_s: float) -> None:
+        """A reading of this machine's wall clock, in seconds since 1970."""
+        self._wall = self._offset_of(wall_s * 1000.0)
+        self._vote()
+
+    def link_up(self, link: LinkId, stack_id: StackId) -> None:
+        """From now on this link may vote, for this peer."""
+        self._peers[link] = stack_id
+
+    def on_peer(self, link: LinkId, mesh_ms: int, rtt_s: float) -> None:
+        """A peer's mesh time, half a round trip ago. Links that were not announced do not vote,
+        and neither does a peer whose clock cannot be right."""
+        if link not in self._peers or not 0 <= mesh_ms <= EPOCH_MAX:
+            return
+        first = link not in self._votes
+        self._votes[link] = self._offset_of(mesh_ms + rtt_s * 500.0)
+        self._vote()
+        if first:
+            for callback in self._watchers:
+                callback()
+
+    def drop_link(self, link: LinkId) -> None:
+        """The link is gone, and its vote with it."""
+        self._peers.pop(link, None)
+        if self._votes.pop(link, None) is not None:
+            self._vote()
+
+    def note_signed(self, hlc_ms: int) -> None:
+        """This stack signed a head at `hlc_ms`; from the first one on, the clock only slews."""
+        self._signed = True
+        self._highest = max(self._highest, hlc_ms)
+        self.env.save("meta", b"hlc", self.env.codec.pack(self._highest))
+
+    # --- the vote --------------------------------------------------------------------------------
+
+    def _offset_of(self, mesh_ms: float) -> float:
+        return mesh_ms - self.env.now * 1000.0
+
+    def _vote(self) -> None:
+        """The median; of two middle ones, that of the smaller id, so that two stacks agree."""
+        by_id = {self.env.me: self._wall}
+        for link, offset in self._votes.items():
+            by_id[self._peers[link]] = offset
+        ranked = sorted((offset, voter) for voter, offset in by_id.items())
+        middle = ranked[(len(ranked) - 1) // 2 : len(ranked) // 2 + 1]
+        self._slew()
+        self._target = min(middle, key=lambda vote: vote[1])[0]
+        if not self._signed:
+            self._offset = self._target
+        alarm = self.alarm
+        if alarm and not self._alarmed:
+            off = self._target - self._offset
+            self.env.notice("clock_alarm", disagreement_s=round(off / 1000.0, 1))
+        self._alarmed = alarm
+
+    def _slew(self) -> None:
+        most = (self.env.now - self._slewed_at) * 1000.0 * SLEW_PART
+        self._slewed_at = self.env.now
+        gap = self._target - self._offset
+        self._offset += max(-most, min(most, gap))
+
+
+def _saved_hlc(env: Env, saved: Saved) -> int:
+    """The highest time signed before this start. A damaged row counts as none: the epoch, which
+    is kept apart from it, still keeps versions from going back."""
+    try:
+        value = env.codec.unpack(saved.get(("meta", b"hlc"), b"\x00"))
+    except RemoteError:
+        return 0
+    return value if type(value) is int and 0 <= value <= EPOCH_MAX else 0

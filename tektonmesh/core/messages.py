@@ -1,0 +1,178 @@
+"""What two linked nodes say to one another, as values.
+
+`wire/codec` gives each class a number and a packed form; both are final once released. A node
+ignores a number it does not know, so later versions may add. `SEND_CLASS` is the class a message
+is queued in (docs/design/forwarding.md): 0 control, 1 interactive, 2 normal, 3 bulk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tektonmesh.core.types import ContentVersion, SignedHead, SignedKeyDoc, StackId, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """`nonce` comes back in `Pong`. `mesh_ms` is the sender's mesh time. `fingerprint` (16 bytes,
+    or empty when it does not ride on this one) is that of the sender's whole replica."""
+
+    nonce: int
+    mesh_ms: int
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    nonce: int
+    mesh_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Have you heard from this neighbour of yours of late?"""
+
+    nonce: int
+    target: StackId
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswer:
+    """`heard_ms` since the last frame from the target; -1 when there is no such link."""
+
+    nonce: int
+    target: StackId
+    heard_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """The sender closes the link on purpose; `code` is stable, `detail` for people."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Vouch:
+    """A membership voucher that the sender issues for the receiver (packed and signed)."""
+
+    voucher: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """The news of one owner. With `base` it holds the changes since that record set; without, it
+    is the full snapshot of the scopes in `scopes`. `keydoc` rides when the receiver may lack it.
+    `puts` are (scope, key, value), `deletes` (scope, key), both sorted."""
+
+    head: SignedHead
+    base: ContentVersion | None
+    puts: tuple[tuple[int, str, bytes], ...]
+    deletes: tuple[tuple[int, str], ...]
+    keydoc: SignedKeyDoc | None
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Send me these owners; `have` is what I hold of each (None: nothing)."""
+
+    owners: tuple[tuple[StackId, ContentVersion | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VectorEntry:
+    """`status` tells a left owner apart; `head_hash` (8 bytes) an equivocator's variants."""
+
+    owner: StackId
+    version: Version
+    content_ver: int
+    status: int
+    head_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """What the sender holds, for the buckets named (empty: for all). `reply` asks for the
+    receiver's own vector of the same buckets. `more` says that another chunk follows."""
+
+    buckets: tuple[int, ...]
+    entries: tuple[VectorEntry, ...]
+    reply: bool
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """The 256 bucket fingerprints (16 bytes each, joined) of the sender's replica."""
+
+    prints: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One envelope for the next hop. `seq` counts envelopes on this link and direction from 1.
+    `envelope` is the packed form of `core/envelope.py`."""
+
+    seq: int
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HopAck:
+    """Every envelope up to `seq` was received (nothing more)."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """These envelopes reached their destination stack; the previous hop may forget them."""
+
+    seqs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """This envelope was certainly not passed on; the previous hop may try its next candidate.
+    `visited` are the short ids this hop found to lead nowhere."""
+
+    seq: int
+    code: str
+    visited: tuple[bytes, ...]
+
+
+Message = (
+    Ping
+    | Pong
+    | Probe
+    | ProbeAnswer
+    | Bye
+    | Vouch
+    | Delta
+    | Want
+    | Vector
+    | Buckets
+    | Forward
+    | HopAck
+    | Settled
+    | Released
+)
+
+SEND_CLASS: dict[type, int] = {
+    Ping: 0,
+    Pong: 0,
+    Probe: 0,
+    ProbeAnswer: 0,
+    Bye: 0,
+    Vouch: 0,
+    HopAck: 0,
+    Settled: 0,
+    Released: 0,
+    Want: 1,
+    Delta: 1,
+    Buckets: 1,
+    Vector: 1,
+    Forward: 2,
+}
+"""`Forward` takes the class in its envelope's header when that is given."""

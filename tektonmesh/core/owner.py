@@ -1,0 +1,330 @@
+"""This stack as an owner: its records, when their news are published, and under which version.
+
+Machines `put` and `delete` records; the owner gathers the changes of a moment, signs one head over
+the result and hands it to the replica, from where it spreads. It keeps its versions from ever
+going back: across restarts by an epoch that is durable before it is used, after a lost disk or
+beside a clone by outbidding, and as a last resort it falls silent.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Any
+
+from tektonmesh.core.effects import Answer, Save
+from tektonmesh.core.head import EPOCH_MAX, LEASE_MAX_S, Head
+from tektonmesh.core.keydoc import KeyDoc, hash_doc
+from tektonmesh.core.machine import Env
+from tektonmesh.core.meshtime import MeshTime
+from tektonmesh.core.pace import Pace
+from tektonmesh.core.record import (
+    RECORDS_MAX,
+    SET_SIZE_MAX,
+    VALUE_SIZE_MAX,
+    RecordSet,
+    is_key,
+    kind_of,
+    size_of,
+)
+from tektonmesh.core.replica import Replica
+from tektonmesh.core.types import SCOPE_OF_KIND, Saved, Status, Version
+from tektonmesh.errors import LocalError, RemoteError
+
+FIRST_PUBLISH_WAIT_S = 1.0
+"""How long the first publish waits for the clock and the memory of a peer, if one is expected."""
+REFRESH_OWNERS = 10
+"""Seconds between refreshes grow with the owners: N/10, so that a replica sees ten a second."""
+LEAVE_FLUSH_S = 0.3
+"""Time for the shell to put the last head on the wire."""
+
+FIRST, PUBLISH, REFRESH = ("own", "first"), ("own", "publish"), ("own", "refresh")
+
+
+class Owner:
+    """The one writer of this stack's records."""
+
+    def __init__(self, env: Env, replica: Replica, clock: MeshTime, saved: Saved) -> None:
+        self.env = env
+        self.replica = replica
+        self.clock = clock
+        self._pace = Pace(env)
+        self._epoch_saved = _saved_epoch(env, saved)
+        self._expects_peers = bool(env.settings.seed_peers) or any(
+            table == "address" for table, _ in saved
+        )
+        self._epoch = self._ver = self._content_ver = 0
+        self._ticket = 0
+        self._durable = self._waited = self._fenced = False
+        self._status = Status.UP
+        self._started_ms = 0
+        self._foreign: dict[bytes, None] = {}
+        self._records = RecordSet()
+        self._wanted: dict[str, bytes] = {}
+        self._wanted_size = 0
+        self._touched: dict[str, None] = {}
+        replica.watch_own(self._seen)
+        replica.trust.watch(self._proof_changed)
+        clock.watch(self._heard_peer)
+
+    @property
+    def published(self) -> bool:
+        """Whether anything was published since the start."""
+        return self._ver > 0
+
+    # --- start -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Collect what this stack says of itself and make the epoch durable; the first publish
+        follows when it is."""
+        self._started_ms = self.clock.now_ms()
+        self._raise_epoch(0)
+        self._publish_self()
+        wait_s = FIRST_PUBLISH_WAIT_S if self._expects_peers else 0.0
+        self.env.deadlines.set(FIRST, self.env.after(wait_s), self._stop_waiting)
+
+    def _raise_epoch(self, above: int) -> None:
+        """A higher epoch than all of ours and than `above`, made durable. Publishing rests until
+        `saved` comes with its ticket."""
+        self._epoch = max(self._epoch_saved + 1, self.clock.now_ms(), above + 1)
+        assert self._epoch <= EPOCH_MAX
+        self._epoch_saved = self._epoch
+        self._durable = False
+        self._ticket += 1
+        row = ("meta", b"epoch", self.env.codec.pack(self._epoch))
+        self.env.emit(Save((row,), self._ticket))
+
+    def saved(self, ticket: int) -> None:
+        """The rows of `ticket` are durable; only the newest ticket counts."""
+        if ticket == self._ticket and not self._durable:
+            self._durable = True
+            self._ver = self._content_ver = 0
+            self._try_first()
+
+    def _stop_waiting(self) -> None:
+        self._waited = True
+        self._try_first()
+
+    def _heard_peer(self) -> None:
+        """A peer told its time: nothing more to wait for."""
+        if not self._waited:
+            self.env.deadlines.drop(FIRST)
+            self._stop_waiting()
+
+    def _try_first(self) -> None:
+        left = self._status == Status.LEFT
+        if self._waited and self._may_publish() and not self.published and not left:
+            self._publish()
+
+    def _publish_self(self) -> None:
+        settings, identity = self.env.settings, self.env.identity
+        key_id, public = self.env.crypto.prekey()
+        about = {
+            "name": identity.name,
+            "mesh": identity.mesh,
+            "version": str(settings.extra.get("version", "")),
+            "box": {"id": key_id, "pk": public},
+            "relay": settings.relay,
+            "since": self._started_ms // 1000,
+            "specialties": list(settings.extra.get("specialties", ())),
+        }
+        self.put("stack/self", about)
+        for at, address in enumerate(settings.listen):
+            self.put(f"addr/{at}", {"at": address})
+
+    # --- records ---------------------------------------------------------------------------------
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """A record as it was last put, published or not yet."""
+        packed = self._wanted.get(key)
+        if packed is None:
+            return None
+        value: dict[str, Any] = self.env.codec.unpack(packed)
+        return value
+
+    def put(self, key: str, value: dict[str, Any], *, urgent: bool = False) -> None:
+        """Say this from now on. Urgent news go at once, past the limit on publishing. Raises
+        LocalError if the record is over its quota, or if there would be too many."""
+        assert is_key(key) and kind_of(key) in SCOPE_OF_KIND, key
+        packed = self.env.codec.pack(value)
+        before = self._wanted.get(key)
+        if before == packed:
+            return
+        if len(packed) > VALUE_SIZE_MAX:
+            raise LocalError(
+                f"The record {key} has {len(packed)} bytes; at most {VALUE_SIZE_MAX} fit.",
+                code="too_large",
+                hint="Shorten the description or the lists of capabilities.",
+            )
+        grown = size_of(key, packed) - (0 if before is None else size_of(key, before))
+        full = before is None and len(self._wanted) >= RECORDS_MAX
+        if full or self._wanted_size + grown > SET_SIZE_MAX:
+            raise LocalError("This stack has no room for more records.", code="busy")
+        self._wanted[key] = packed
+        self._wanted_size += grown
+        self._touch(key, urgent=urgent)
+
+    def delete(self, key: str, *, urgent: bool = False) -> None:
+        """Do not say this any more; harmless if it was not said."""
+        before = self._wanted.pop(key, None)
+        if before is not None:
+            self._wanted_size -= size_of(key, before)
+            self._touch(key, urgent=urgent)
+
+    def _touch(self, key: str, *, urgent: bool) -> None:
+        self._touched[key] = None
+        self._schedule(urgent=urgent)
+
+    # --- publishing ------------------------------------------------------------------------------
+
+    def _may_publish(self) -> bool:
+        return self._durable and not self._fenced
+
+    def _schedule(self, *, urgent: bool) -> None:
+        if not self.published or not self._may_publish() or self._status == Status.LEFT:
+            return
+        if urgent:
+            self.env.deadlines.set(PUBLISH, self.env.now, self._publish)
+        elif PUBLISH not in self.env.deadlines:
+            instant = self.env.after(self.env.settings.coalesce_s)
+            self.env.deadlines.set(PUBLISH, instant, self._publish_if_room)
+
+    def _publish_if_room(self) -> None:
+        if not self._changes():
+            return  # what changed was changed back
+        wait_s = self._pace.take()
+        if wait_s > 0.0:
+            self.env.deadlines.set(PUBLISH, self.env.after(wait_s), self._publish_if_room)
+        else:
+            self._publish()
+
+    def _changes(self) -> list[str]:
+        said = self._records.records
+        return sorted(key for key in self._touched if self._wanted.get(key) != said.get(key))
+
+    def _publish(self) -> None:
+        """Sign a head over the records of now and hand it to the replica."""
+        assert self._may_publish(), "an epoch that is not durable could be used twice"
+        self.env.deadlines.drop(PUBLISH)
+        changes = self._changes()
+        self._touched = {}
+        if changes or not self.published:
+            self._content_ver += 1
+        self._ver += 1
+        wanted = self._wanted
+        puts = [(_scope(key), key, wanted[key]) for key in changes if key in wanted]
+        deletes = [(_scope(key), key) for key in changes if key not in wanted]
+        self._sign(self._records.changed(puts, deletes) if changes else self._records)
+
+    def _sign(self, records: RecordSet) -> None:
+        self._records = records
+        keydoc = self.replica.trust.own_keydoc()
+        identity, hlc = self.env.identity, self.clock.now_ms()
+        refresh_s = self._refresh_s()
+        head = Head(
+            mesh_id=identity.mesh_id,
+            stack_id=self.env.me,
+            key_epoch=KeyDoc.decode(self.env.codec, keydoc.doc).key_epoch,
+            epoch=self._epoch,
+            ver=self._ver,
+            content_ver=self._content_ver,
+            hlc=hlc,
+            lease_s=self._lease_s(refresh_s),
+            status=self._status,
+            instance=identity.instance,
+            roots=records.roots(),
+            keydoc_hash=hash_doc(keydoc.doc),
+        )
+        signed = head.sign(self.env.codec, self.env.crypto)
+        self.clock.note_signed(hlc)
+        self.replica.adopt_own(head, signed, records, keydoc)
+        if self._status != Status.LEFT:
+            again = self.env.after(self.env.jitter(refresh_s))
+            self.env.deadlines.set(REFRESH, again, self._refresh)
+
+    def _refresh_s(self) -> float:
+        settings = self.env.settings
+        by_size = self.replica.count() / REFRESH_OWNERS
+        return max(settings.refresh_min_s, min(settings.refresh_max_s, by_size))
+
+    def _lease_s(self, refresh_s: float) -> int:
+        if self._status == Status.LEFT:
+            return LEASE_MAX_S
+        return min(LEASE_MAX_S, ceil(3.0 * refresh_s))
+
+    def _refresh(self) -> None:
+        """Renew the lease; a new prekey of the day rides along."""
+        self._publish_self()
+        self._publish()
+
+    def _proof_changed(self) -> None:
+        """Others can judge us better now, so they must get the key document anew."""
+        if self.published and self._may_publish() and self._status != Status.LEFT:
+            self._content_ver += 1
+            self.env.deadlines.set(PUBLISH, self.env.now, self._publish)
+
+    # --- leaving ---------------------------------------------------------------------------------
+
+    def leave(self, ticket: int) -> None:
+        """Publish `left` and answer `ticket` when the shell had time to send it. The answer says
+        whether there was anything to take back."""
+        published = self.published and self._may_publish()
+        if self._status != Status.LEFT:
+            self._status = Status.LEFT
+            self._rest()
+            for key in [key for key in self._wanted if key != "stack/self"]:
+                self.delete(key)
+            if published:
+                self._publish()
+        instant = self.env.after(LEAVE_FLUSH_S if published else 0.0)
+        answer = Answer(ticket, {"left": published})
+        self.env.deadlines.set(("left", ticket), instant, lambda: self.env.emit(answer))
+
+    # --- our own heads from elsewhere ------------------------------------------------------------
+
+    def _seen(self, head: Head) -> None:
+        """A head with our signature that is not our newest: of before a restart, of before a lost
+        disk, or of a clone that runs with our keys."""
+        if self._fenced or head.version[1:] < (self._epoch, self._ver):
+            return
+        foreign = head.instance != self.env.identity.instance
+        again = head.instance in self._foreign
+        if foreign and again and head.hlc > self._started_ms:
+            self._fence(head)
+            return
+        if foreign:
+            self._foreign[head.instance] = None
+        self.outbid(head.version)
+
+    def outbid(self, version: Version) -> None:
+        """Publish everything anew under a higher epoch than that of `version`."""
+        if version.epoch >= EPOCH_MAX:
+            self._fenced = True
+            self._rest()
+            self.env.notice("epoch_exhausted", epoch=version.epoch)
+        elif self._status != Status.LEFT:
+            self._rest()
+            self._raise_epoch(version.epoch)
+
+    def _fence(self, head: Head) -> None:
+        """The clone started later and lives: two would outbid each other for ever."""
+        self._fenced = True
+        self._rest()
+        self.env.notice("clone_fenced", instance=head.instance.hex(), epoch=head.epoch)
+
+    def _rest(self) -> None:
+        self.env.deadlines.drop(PUBLISH)
+        self.env.deadlines.drop(REFRESH)
+
+
+def _scope(key: str) -> int:
+    return SCOPE_OF_KIND[kind_of(key)]
+
+
+def _saved_epoch(env: Env, saved: Saved) -> int:
+    """The epoch of the last start. A damaged row counts as none: the clock and the peers give a
+    higher one."""
+    try:
+        value = env.codec.unpack(saved.get(("meta", b"epoch"), b"\x00"))
+    except RemoteError:
+        return 0
+    return value if type(value) is int and 0 <= value < EPOCH_MAX else 0

@@ -1,0 +1,158 @@
+"""Which neighbour to hand an envelope to, best first: shortest paths over the two-sided graph.
+
+This module orders next hops; it sends nothing and forgets nothing on purpose. What to do when a
+hop fails, and which stacks an envelope has visited, is `forwarding`'s (docs/design/paths.md).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tektonmesh.core.graph import Graph
+from tektonmesh.core.machine import Env
+from tektonmesh.core.neighbours import Neighbours
+from tektonmesh.core.types import LinkId, StackId, short_id
+
+DIRECT_FACTOR = 1.25
+"""A direct link wins over a path that is faster by less: one relay less can fail or look on."""
+
+TABLES_MAX = 64
+"""Distance tables kept, one for each destination (and list of excluded stacks) in use. Each has
+an entry for every stack."""
+
+CHOICES_MAX = 4096
+"""Ready lists of hops kept; a relay under load asks for the same few over and over."""
+
+Distances = dict[StackId, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A next hop: the link to use, the stack at its end, and what the whole path costs in ms."""
+
+    link: LinkId
+    stack_id: StackId
+    cost: int
+
+
+class Paths:
+    """Next hops for every destination, remembered until the graph changes."""
+
+    def __init__(self, env: Env, graph: Graph, neighbours: Neighbours) -> None:
+        self._env = env
+        self._graph = graph
+        self._neighbours = neighbours
+        self._generation = -1
+        self._tables: OrderedDict[tuple[StackId, tuple[bytes, ...]], Distances] = OrderedDict()
+        self._choices: OrderedDict[tuple[StackId, tuple[bytes, ...]], list[Hop]] = OrderedDict()
+
+    def candidates(self, dest: StackId, *, exclude: Sequence[bytes] = ()) -> list[Hop]:
+        """The next hops towards `dest`, best first; empty when there is none. Not to be changed.
+
+        `exclude` are short ids that the envelope must not meet again. Hops whose only known way
+        leads through one of those come last: they may know of an edge that we have not heard of.
+        """
+        self._refresh()
+        key = (dest, tuple(sorted(exclude)))
+        known = self._choices.get(key)
+        if known is None:
+            known = self._choices[key] = self._choose(dest, key[1])
+            if len(self._choices) > CHOICES_MAX:
+                self._choices.popitem(last=False)
+        else:
+            self._choices.move_to_end(key)
+        return known
+
+    def cost(self, dest: StackId) -> int | None:
+        """What the best path costs in ms; 0 for this stack, None when no path leads there."""
+        if dest == self._env.me:
+            return 0
+        hops = self.candidates(dest)
+        return hops[0].cost if hops else None
+
+    def path(self, dest: StackId) -> list[StackId]:
+        """The stacks of the best path as this node sees it, both ends included; empty without
+        one. The relays decide for themselves, so an envelope may take another one."""
+        me = self._env.me
+        if dest == me:
+            return [me]
+        hops = self.candidates(dest)
+        if not hops:
+            return []
+        table = self._table(dest, ())
+        path = [me, hops[0].stack_id]
+        while path[-1] != dest:
+            assert len(path) <= len(table), "every step is nearer, so no stack comes twice"
+            path.append(self._ranked(path[-1], dest, table)[0][1])
+        return path
+
+    def _refresh(self) -> None:
+        generation = self._graph.generation
+        if generation != self._generation:
+            self._generation = generation
+            self._tables.clear()
+            self._choices.clear()
+
+    def _choose(self, dest: StackId, exclude: tuple[bytes, ...]) -> list[Hop]:
+        me = self._env.me
+        if dest == me or short_id(dest) in exclude:
+            return []
+        ranked = self._ranked(me, dest, self._table(dest, exclude))
+        if exclude:
+            sure = [peer for _cost, peer in ranked]
+            for cost, peer in self._ranked(me, dest, self._table(dest, ())):
+                if peer not in sure and short_id(peer) not in exclude:
+                    ranked.append((cost, peer))
+        links = [(self._neighbours.link_to(peer), peer, cost) for cost, peer in ranked]
+        return [Hop(link.link, peer, cost) for link, peer, cost in links if link is not None]
+
+    def _ranked(self, here: StackId, dest: StackId, table: Distances) -> list[tuple[int, StackId]]:
+        """The ways on from `here`: (cost of the whole path, neighbour), best first."""
+        ways = []
+        for peer, cost in self._graph.edges(here).items():
+            transit = 0 if peer == dest else self._graph.transit_ms(peer)
+            if peer in table and transit is not None and peer != self._env.me:
+                ways.append((cost + transit + table[peer], peer))
+        ways.sort()
+        direct = self._graph.edges(here).get(dest)
+        if direct is not None and ways and direct <= DIRECT_FACTOR * ways[0][0]:
+            ways.sort(key=lambda way: way[1] != dest)
+        return ways
+
+    def _table(self, dest: StackId, exclude: tuple[bytes, ...]) -> Distances:
+        key = (dest, exclude)
+        table = self._tables.get(key)
+        if table is None:
+            table = self._tables[key] = self._measure(dest, exclude)
+            if len(self._tables) > TABLES_MAX:
+                self._tables.popitem(last=False)
+        else:
+            self._tables.move_to_end(key)
+        return table
+
+    def _measure(self, dest: StackId, exclude: tuple[bytes, ...]) -> Distances:
+        """The cost from every stack to `dest` without passing through this one (Dijkstra 1959,
+        from the destination). Stacks that do not relay get a distance and are not passed."""
+        graph, me = self._graph, self._env.me
+        shut = dict.fromkeys(exclude)
+        table: Distances = {dest: 0}
+        done: dict[StackId, None] = {}
+        heap = [(0, dest)]
+        while heap:
+            _, here = heapq.heappop(heap)
+            transit = 0 if here == dest else graph.transit_ms(here)
+            if here in done or here == me or transit is None:
+                continue
+            assert here in table, "what is in the heap has a distance"
+            done[here] = None
+            start = table[here] + transit
+            for peer, cost in graph.edges(here).items():
+                so_far = start + cost
+                known = table.get(peer)
+                if (known is None or so_far < known) and not (shut and short_id(peer) in shut):
+                    table[peer] = so_far
+                    heapq.heappush(heap, (so_far, peer))
+        return table

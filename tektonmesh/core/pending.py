@@ -1,0 +1,157 @@
+"""A message of this stack that has no answer yet, and the window of its destination.
+
+`Pending` keeps what was sent, what is known of its fate and what of the reply is there; `Window`
+bounds how much one destination may have open. What is done about them is `requests`'.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from tektonmesh.core.outcomes import Question
+from tektonmesh.core.streams import StreamIn
+from tektonmesh.core.types import NodeSettings, StackId
+from tektonmesh.core.wheel import Waiting
+from tektonmesh.errors import DeliveryError
+
+OVERHEAD = 512
+"""What a message occupies besides its body, about."""
+
+
+class Pending(Waiting):
+    """One message and its reply so far.
+
+    `flying` counts the copies of which nothing was heard, `doubt` says that one of them may have
+    got through unseen, `received` that the destination has it, by its own sealed word. `path` are
+    the stacks its newest copy took, as far as known. `act_at` is when to ask or send again,
+    `route_until` how long to wait while no path exists (None while one does).
+    """
+
+    __slots__ = (
+        "act_at",
+        "attempt",
+        "body",
+        "busy",
+        "collected",
+        "collected_size",
+        "content_type",
+        "deadline",
+        "doubt",
+        "flying",
+        "one_way",
+        "path",
+        "pause_s",
+        "question",
+        "received",
+        "reply_trace",
+        "reply_type",
+        "resealed",
+        "route_until",
+        "stream",
+        "window",
+    )
+
+    def __init__(
+        self,
+        question: Question,
+        body: bytes,
+        content_type: str,
+        *,
+        deadline: float,
+        one_way: bool,
+        window: Window,
+    ) -> None:
+        super().__init__()
+        self.question = question
+        self.body = body
+        self.content_type = content_type
+        self.deadline = deadline
+        self.one_way = one_way
+        self.window = window
+        self.attempt = 0
+        self.act_at = deadline
+        self.pause_s = 0.0
+        self.route_until: float | None = None
+        self.path: tuple[StackId, ...] = ()
+        self.flying = 0
+        self.doubt = False
+        self.busy = False
+        self.received = False
+        self.resealed = False
+        self.stream = StreamIn()
+        self.collected: list[bytes] = []
+        self.collected_size = 0
+        self.reply_type = ""
+        self.reply_trace = b""
+
+    @property
+    def msg_id(self) -> bytes:
+        return self.question.msg_id
+
+    @property
+    def size(self) -> int:
+        return len(self.body) + OVERHEAD
+
+    @property
+    def outcome(self) -> str:
+        """What can be said of it if it fails now."""
+        certain = not (self.received or self.doubt or self.flying)
+        return "released" if certain else "indeterminate"
+
+
+class Window:
+    """What is open towards one destination, and what waits for room, both bounded."""
+
+    def __init__(self, settings: NodeSettings) -> None:
+        self._messages_max = settings.window_messages
+        self._bytes_max = settings.window_bytes
+        self._open: dict[bytes, Pending] = {}
+        self._open_bytes = 0
+        self._waiting: deque[Pending] = deque()
+        self._waiting_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._open) + len(self._waiting)
+
+    def enter(self, pending: Pending) -> bool:
+        """Whether it may be sent now; else it waits. Raises DeliveryError `busy` if as much waits
+        as may be open."""
+        if not self._waiting and self._has_room(pending):
+            self._take(pending)
+            return True
+        full = len(self._waiting) >= self._messages_max
+        if full or self._waiting_bytes + pending.size > self._bytes_max:
+            raise DeliveryError("Too many messages wait for this stack.", code="busy")
+        self._waiting.append(pending)
+        self._waiting_bytes += pending.size
+        return False
+
+    def leave(self, pending: Pending) -> list[Pending]:
+        """It is over; those that may be sent now in its place, in order."""
+        if self._open.pop(pending.msg_id, None) is not None:
+            self._open_bytes -= pending.size
+        else:
+            self._waiting.remove(pending)
+            self._waiting_bytes -= pending.size
+        assert self._open_bytes >= 0 and self._waiting_bytes >= 0
+        started = []
+        while self._waiting and self._has_room(self._waiting[0]):
+            following = self._waiting.popleft()
+            self._waiting_bytes -= following.size
+            self._take(following)
+            started.append(following)
+        return started
+
+    def is_open(self, pending: Pending) -> bool:
+        return pending.msg_id in self._open
+
+    def _has_room(self, pending: Pending) -> bool:
+        """A single message always fits, so that none is too large for ever."""
+        if not self._open:
+            return True
+        fits = self._open_bytes + pending.size <= self._bytes_max
+        return fits and len(self._open) < self._messages_max
+
+    def _take(self, pending: Pending) -> None:
+        self._open[pending.msg_id] = pending
+        self._open_bytes += pending.size

@@ -1,0 +1,126 @@
+"""What comes back to the origin: receipts, parts of a reply, the end of it, and nacks.
+
+All are sealed by the destination, so a relay can neither forge an answer nor kill a message by
+lying. Parts are put in order here; what follows for the message is `requests`'.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tektonmesh.core.deliveries import Deliveries
+from tektonmesh.core.envelope import Envelope, Kind, read_trace
+from tektonmesh.core.forwarding import Forwarding
+from tektonmesh.core.machine import Env
+from tektonmesh.core.outcomes import COLLECT_MAX
+from tektonmesh.core.pending import Pending
+from tektonmesh.core.sealing import Body, bytes_of, number_of, text_of
+from tektonmesh.core.types import StackId
+from tektonmesh.errors import CODES, LocalError, RemoteError
+
+if TYPE_CHECKING:
+    from tektonmesh.core.requests import Requests
+
+OFFSET_MAX = 1 << 62
+
+
+class Replies:
+    """Reads what destinations send to this origin."""
+
+    def __init__(
+        self, env: Env, requests: Requests, forwarding: Forwarding, deliveries: Deliveries
+    ) -> None:
+        self.env = env
+        self._requests = requests
+        self._copies = requests.copies
+        self._sealer = deliveries.sealer
+        self._traces = deliveries.traces
+        self._outcomes = deliveries.outcomes
+        forwarding.receive(Kind.REPLY, self._on_reply)
+        forwarding.receive(Kind.CHUNK, self._on_chunk)
+        forwarding.receive(Kind.RECEIPT, self._on_receipt)
+        forwarding.receive(Kind.NACK, self._on_nack)
+
+    def _on_receipt(self, envelope: Envelope) -> str:
+        opened = self._open(envelope)
+        if opened is not None:
+            pending, body = opened
+            self._copies.has_receipt(pending, self._way(pending, bytes_of(body, "tr")))
+        return ""
+
+    def _on_chunk(self, envelope: Envelope) -> str:
+        opened = self._open(envelope)
+        if opened is not None:
+            pending, body = opened
+            self._copies.has_receipt(pending, ())
+            offset = number_of(body, "off", OFFSET_MAX)
+            self._take(pending, pending.stream.accept(offset, bytes_of(body, "data")))
+        return ""
+
+    def _on_reply(self, envelope: Envelope) -> str:
+        opened = self._open(envelope)
+        if opened is not None:
+            pending, body = opened
+            self._copies.has_receipt(pending, ())
+            pending.reply_type = text_of(body, "ct")
+            pending.reply_trace = bytes_of(body, "tr")
+            offset = number_of(body, "off", OFFSET_MAX)
+            self._take(pending, pending.stream.finish(offset, bytes_of(body, "body")))
+        return ""
+
+    def _on_nack(self, envelope: Envelope) -> str:
+        opened = self._open(envelope)
+        if opened is None:
+            return ""
+        pending, body = opened
+        code = text_of(body, "code")
+        if code == "unknown_key":
+            if self._sealer.learn_prekey(pending.question.stack, body):
+                self._copies.reseal(pending)
+            return ""
+        outcome = "released" if body.get("out") == "released" else "indeterminate"
+        known = code if code in CODES else "ci_failed"
+        detail = text_of(body, "detail") or CODES[known].meaning
+        self._requests.fail(pending, known, detail, outcome)
+        return ""
+
+    def _open(self, envelope: Envelope) -> tuple[Pending, Body] | None:
+        """The message this answers and the body; None unless its own destination says it."""
+        header = envelope.header
+        pending = self._requests.find(header.reply_to)
+        if pending is None or pending.question.stack != header.source:
+            return None
+        try:
+            return pending, self._sealer.open(envelope)
+        except (RemoteError, LocalError) as error:
+            self.env.notice("seal_refused", source=header.source.hex(), detail=error.detail)
+            return None
+
+    def _take(self, pending: Pending, fresh: bytes) -> None:
+        """Bytes of the reply that are next in order."""
+        if pending.stream.complete:
+            body = b"".join([*pending.collected, fresh])
+            if len(body) > COLLECT_MAX:
+                self._too_large(pending)
+            else:
+                self._requests.answer(pending, body)
+            return
+        if pending.question.live:
+            self._outcomes.chunk(pending.question, fresh)
+        elif fresh:
+            pending.collected.append(fresh)
+            pending.collected_size += len(fresh)
+        if pending.collected_size > COLLECT_MAX:
+            self._too_large(pending)
+        elif pending.stream.has_gap:
+            self._copies.has_gap(pending)
+
+    def _too_large(self, pending: Pending) -> None:
+        detail = "The reply is too large to be collected; ask for a stream."
+        self._requests.give_up(pending, "too_large", detail)
+
+    def _way(self, pending: Pending, trace: bytes) -> tuple[StackId, ...]:
+        """The stacks of a trace with the destination; empty if one of them is not known here."""
+        stacks = [self._traces.stack_of(hop.short) for hop in read_trace(trace)]
+        known = [stack for stack in stacks if stack is not None]
+        return (*known, pending.question.stack) if known and len(known) == len(stacks) else ()

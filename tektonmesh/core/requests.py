@@ -1,0 +1,232 @@
+"""Messages that this stack sends: from the caller's wish to the one answer it gets.
+
+Here is decided whether a message can be sent at all (the replica knows who exists), how many may
+be open towards one stack, and what its caller is told. When a copy is sent again is `copies`' to
+decide, reading what comes back is `replies`', and getting a copy there is `forwarding`'s
+(docs/design/forwarding.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tektonmesh.core.copies import Copies
+from tektonmesh.core.deliveries import Deliveries
+from tektonmesh.core.envelope import Kind
+from tektonmesh.core.events import SendMessage, TraceRoute
+from tektonmesh.core.forwarding import Forwarding
+from tektonmesh.core.graph import Graph
+from tektonmesh.core.machine import Env
+from tektonmesh.core.names import Names
+from tektonmesh.core.outcomes import Question
+from tektonmesh.core.pending import Pending, Window
+from tektonmesh.core.replica import Change, Replica
+from tektonmesh.core.replies import Replies
+from tektonmesh.core.tracing import Tracing
+from tektonmesh.core.types import StackId, StackState
+from tektonmesh.errors import DeliveryError, LocalError
+
+CANCEL_WITHIN_S = 10.0
+GONE = (StackState.LEFT, StackState.DEREGISTERED)
+"""What a stack is when there is nothing to wait for."""
+
+
+class Requests:
+    """The messages of local callers to CIs of other stacks."""
+
+    def __init__(
+        self,
+        env: Env,
+        replica: Replica,
+        names: Names,
+        graph: Graph,
+        forwarding: Forwarding,
+        deliveries: Deliveries,
+    ) -> None:
+        self.env = env
+        self._replica = replica
+        self._names = names
+        self._graph = graph
+        self._forwarding = forwarding
+        self._deliveries = deliveries
+        self._sealer = deliveries.sealer
+        self._outcomes = deliveries.outcomes
+        self._open: dict[bytes, Pending] = {}
+        self._tickets: dict[int, Pending] = {}
+        self._windows: dict[StackId, Window] = {}
+        self._leaving = False
+        self.copies = Copies(env, self, graph, forwarding, self._sealer)
+        self._tracing = Tracing(env, names, forwarding, deliveries)
+        self._replies = Replies(env, self, forwarding, deliveries)
+
+    # --- reads -----------------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """How many messages have no answer yet."""
+        return len(self._open)
+
+    @property
+    def sent(self) -> int:
+        """How many were answered, those to local CIs included."""
+        return self._outcomes.sent
+
+    @property
+    def failed(self) -> int:
+        return self._outcomes.failed
+
+    def find(self, msg_id: bytes) -> Pending | None:
+        return self._open.get(msg_id)
+
+    # --- commands --------------------------------------------------------------------------------
+
+    def send(self, command: SendMessage) -> None:
+        """Send a message; its answer follows as an effect.
+
+        Raises LocalError `bad_request` or `too_large`, DeliveryError `not_found`, `ambiguous`,
+        `ci_offline`, `unreachable`, `busy` or `leaving`.
+        """
+        settings = self.env.settings
+        if self._leaving:
+            raise DeliveryError("This stack is leaving the mesh.", code="leaving")
+        if len(command.body) > settings.body_size_max:
+            limit = settings.body_size_max
+            raise LocalError(f"A message has at most {limit} bytes.", code="too_large")
+        stack, ci = self._names.resolve(command.target)
+        if not ci:
+            raise LocalError(
+                f"'{command.target}' names a stack, not a CI.", hint="Write NAME@STACK."
+            )
+        wanted_s = command.timeout_s if command.timeout_s > 0 else settings.request_timeout_s
+        timeout_s = min(wanted_s, settings.request_timeout_max_s)
+        if stack == self.env.me:
+            self._deliveries.send_local(command, ci, timeout_s)
+        else:
+            self._send_remote(command, stack, ci, timeout_s)
+
+    def cancel(self, ticket: int) -> None:
+        """Nobody waits for `ticket` any more; the destination is told."""
+        pending = self._tickets.get(ticket)
+        if pending is None:
+            if not self._deliveries.cancel_local(ticket):
+                self._tracing.cancel(ticket)
+            return
+        self.give_up(pending, "cancelled", "The message was cancelled.")
+
+    def trace(self, command: TraceRoute) -> dict[str, Any] | None:
+        """Trace the way to a stack; the answer follows unless it is this one.
+
+        Raises DeliveryError `not_found`, `ambiguous`, `unreachable`, LocalError `bad_request`.
+        """
+        return self._tracing.start(command)
+
+    def leaving(self) -> None:
+        """Take no more, and answer those that wait: after this nobody will."""
+        self._leaving = True
+        self._deliveries.leaving()
+        for pending in list(self._open.values()):
+            self.fail(pending, "leaving", "This stack is leaving the mesh.")
+
+    # --- beginning -------------------------------------------------------------------------------
+
+    def _send_remote(self, command: SendMessage, stack: StackId, ci: str, timeout_s: float) -> None:
+        assert command.ticket not in self._tickets, "a ticket is used once"
+        self._check_known(stack, ci)
+        question = Question(
+            ticket=command.ticket,
+            msg_id=self._sealer.new_id(),
+            stack=stack,
+            ci=ci,
+            sender=command.sender,
+            live=command.stream,
+            started=self.env.now,
+        )
+        window = self._windows.get(stack) or Window(self.env.settings)
+        pending = Pending(
+            question,
+            command.body,
+            command.content_type,
+            deadline=self.env.after(timeout_s),
+            one_way=bool(command.options.get("no_reply")),
+            window=window,
+        )
+        may_go = window.enter(pending)
+        self._windows[stack] = window
+        self._open[pending.msg_id] = pending
+        self._tickets[command.ticket] = pending
+        self.copies.hold(pending)
+        if may_go:
+            self.copies.begin(pending)
+
+    def _check_known(self, stack: StackId, ci: str) -> None:
+        """Answer from the replica at once what will not change by waiting."""
+        label = self._names.label(stack)
+        if self._graph.state(stack) in GONE:
+            raise DeliveryError(f"The stack '{label}' has left the mesh.", code="unreachable")
+        record = self._replica.owners[stack].value(f"ci/{ci}")
+        if record is None:
+            raise DeliveryError(f"There is no CI '{ci}' on the stack '{label}'.", code="not_found")
+        if record.get("state") == "offline":
+            raise DeliveryError(f"'{ci}@{label}' takes no messages at present.", code="ci_offline")
+
+    # --- what others tell ------------------------------------------------------------------------
+
+    def on_change(self, change: Change) -> None:
+        """A stack that is gone answers nothing; one that is new can be sent to."""
+        if change.kind == "refresh" or change.owner not in self._windows:
+            return
+        self._review([p for p in self._open.values() if p.question.stack == change.owner])
+
+    def graph_changed(self) -> None:
+        """Ways broke or opened."""
+        self.copies.forget_paths()
+        self._deliveries.graph_changed()
+        self._review(list(self._open.values()))
+
+    def _review(self, some: list[Pending]) -> None:
+        for pending in some:
+            stack = pending.question.stack
+            if self._graph.state(stack) in GONE:
+                label = self._names.label(stack)
+                self.fail(pending, "unreachable", f"The stack '{label}' has left the mesh.")
+            elif pending.window.is_open(pending):
+                self.copies.review(pending)
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def accepted(self, pending: Pending) -> None:
+        """A one-way message is at its destination stack."""
+        self.close(pending)
+        self._outcomes.accepted(pending.question)
+
+    def answer(self, pending: Pending, body: bytes) -> None:
+        """The reply is complete; `body` is what of it was not streamed."""
+        self.close(pending)
+        trace, content_type = pending.reply_trace, pending.reply_type
+        self._outcomes.answered(pending.question, body, content_type, trace)
+
+    def fail(self, pending: Pending, code: str, detail: str, outcome: str = "") -> None:
+        """It failed for good; `outcome` is that of the destination if it said one."""
+        error = DeliveryError(detail, code=code, outcome=outcome or pending.outcome)
+        self.close(pending)
+        self._outcomes.failed_with(pending.question, error)
+
+    def give_up(self, pending: Pending, code: str, detail: str) -> None:
+        """It fails by this end's will, so the destination may stop as well."""
+        if pending.attempt and not pending.one_way:
+            stack = pending.question.stack
+            posts = self._deliveries.posts
+            posts.send(Kind.CANCEL, stack, pending.msg_id, {}, within_s=CANCEL_WITHIN_S)
+        self.fail(pending, code, detail)
+
+    def close(self, pending: Pending) -> None:
+        """It is over: its place in the window is free for the next."""
+        assert self._open[pending.msg_id] is pending, "a message ends once"
+        del self._open[pending.msg_id], self._tickets[pending.question.ticket]
+        self.copies.drop(pending)
+        stack = pending.question.stack
+        following = pending.window.leave(pending)
+        if not len(pending.window):
+            del self._windows[stack]
+        for freed in following if not self._leaving else ():
+            self.copies.begin(freed)

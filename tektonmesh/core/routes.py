@@ -1,0 +1,90 @@
+"""The next lane for an envelope: remembered for flows that go smoothly, searched for the others.
+
+`paths` orders the next hops of this node; here it is decided which of them an envelope with a past
+may still take. Nothing is sent here.
+"""
+
+from __future__ import annotations
+
+from tektonmesh.core.envelope import (
+    DESTINATION,
+    FLOW,
+    TRACE_AT,
+    Mutable,
+    read_trace,
+    shorts_of,
+)
+from tektonmesh.core.lanes import Kept, Lane
+from tektonmesh.core.paths import Paths
+from tektonmesh.core.types import SHORT_ID_SIZE, LinkId, StackId, short_id
+
+FLOWS_MAX = 65_536
+"""Routes remembered, about 20 MB at worst; over it the memory starts anew."""
+
+
+class Routes:
+    """Chooses among `lanes`, the links that forwarding has at this moment."""
+
+    def __init__(self, paths: Paths, lanes: dict[LinkId, Lane]) -> None:
+        self._paths = paths
+        self._lanes = lanes
+        self.flows: dict[bytes, Lane] = {}
+
+    def clear(self) -> None:
+        """Forget what is remembered: the graph or the state of a lane has changed."""
+        self.flows.clear()
+
+    def knows(self, data: bytes) -> bool:
+        """Whether envelopes of this source and destination have passed since the last change."""
+        return data[FLOW] in self.flows
+
+    def choose(self, kept: Kept, mutable: Mutable) -> Lane | None:
+        """The remembered route of this flow if the envelope has no past that forbids it; else
+        a search."""
+        data = kept.data
+        if not kept.tried and not mutable.n_avoid:
+            lane = self.flows.get(data[FLOW]) or self._route(data)
+            if lane is None:
+                return None
+            if lane.short not in data[TRACE_AT : mutable.trace_end]:
+                return lane
+        return self.search(kept, mutable)
+
+    def _route(self, data: bytes) -> Lane | None:
+        """The best lane for a flow; flows spread over equally good ones and stay there, so that
+        a flow keeps its order."""
+        hops = self._paths.candidates(data[DESTINATION], exclude=())
+        usable = [hop for hop in hops if hop.link in self._lanes]
+        usable = [hop for hop in usable if not self._lanes[hop.link].silent] or usable
+        if not usable:
+            return None
+        equal = [hop for hop in usable if hop.cost == usable[0].cost]
+        flow = data[FLOW]
+        chosen = equal[(flow[0] ^ flow[1] ^ flow[32] ^ flow[33]) % len(equal)]
+        if len(self.flows) >= FLOWS_MAX:
+            self.flows.clear()
+        lane = self.flows[flow] = self._lanes[chosen.link]
+        return lane
+
+    def search(self, kept: Kept, mutable: Mutable) -> Lane | None:
+        """The best lane that leads to none of the stacks the envelope visited, avoids, or was
+        released from here; silent lanes last. The destination itself is never shut out: that its
+        direct link is silent says nothing of the ways round."""
+        data = kept.data
+        destination: StackId = data[DESTINATION]
+        assert len(kept.tried) % SHORT_ID_SIZE == 0
+        trace = read_trace(data[TRACE_AT : mutable.trace_end])
+        avoid = shorts_of(data[mutable.trace_end : mutable.body_at])
+        tried = shorts_of(kept.tried)
+        past = [hop.short for hop in trace] + avoid + tried
+        exclude = [short for short in past if short != short_id(destination)]
+        shut = exclude + tried
+        silent: Lane | None = None
+        for hop in self._paths.candidates(destination, exclude=exclude):
+            lane = self._lanes.get(hop.link)
+            if lane is None or lane.short in shut:
+                continue
+            if not lane.silent:
+                return lane
+            silent = silent or lane
+        return silent

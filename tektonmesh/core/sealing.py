@@ -1,0 +1,184 @@
+"""Making sealed envelopes and opening them: which keys, which ids, what stands in the body.
+
+The body of an envelope is a msgpack map that only its two ends can read; the clear header is the
+seal's associated data. `Sealer` finds the keys in the replica (the sender's static key in its key
+document, the receiver's prekey in its `stack/self` record), so what it opens is authenticated: the
+source in the header is the stack that sealed it. It decides nothing about delivery.
+
+Bodies, by kind (docs/design/forwarding.md):
+    REQUEST  to, from (CI names), ct, body, left (ms to answer in), st (stream), nr (no reply)
+    REPLY    body, ct, off (where `body` begins in the whole reply), tr (trace of the request)
+    CHUNK    data, off            RECEIPT  tr             CANCEL   nothing
+    NACK     code, detail, out (outcome), and for `unknown_key` id, pk (the newest prekey)
+    RESEND   off                  TRACE_REPLY  tr, rep (reports of the hops)
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tektonmesh.core.envelope import (
+    NO_ID,
+    Envelope,
+    Header,
+    Kind,
+    SendClass,
+)
+from tektonmesh.core.machine import Env
+from tektonmesh.core.replica import Replica
+from tektonmesh.core.types import SealKey, StackId
+from tektonmesh.errors import DeliveryError, RemoteError
+
+Body = dict[str, Any]
+
+CLASS_OF: dict[Kind, SendClass] = {
+    Kind.REQUEST: SendClass.NORMAL,
+    Kind.REPLY: SendClass.NORMAL,
+    Kind.CHUNK: SendClass.NORMAL,
+    Kind.RECEIPT: SendClass.CONTROL,
+    Kind.NACK: SendClass.CONTROL,
+    Kind.CANCEL: SendClass.CONTROL,
+    Kind.RESEND: SendClass.CONTROL,
+    Kind.TRACE: SendClass.INTERACTIVE,
+    Kind.TRACE_REPLY: SendClass.INTERACTIVE,
+}
+
+TTL_MIN_MS = 1000
+"""Below this the guesses of transit times would decide instead of the deadline."""
+TTL_MAX_MS = 0xFFFF_FFFF
+
+
+class Copy(NamedTuple):
+    """Which copy of which message an envelope is, and the short ids (packed) it should avoid."""
+
+    msg_id: bytes
+    attempt: int = 0
+    avoid: bytes = b""
+
+
+class Sealer:
+    """Seals for others and opens what others sealed for us."""
+
+    def __init__(self, env: Env, replica: Replica) -> None:
+        self.env = env
+        self._replica = replica
+        self._fresher: dict[StackId, tuple[bytes, SealKey]] = {}
+
+    def new_id(self) -> bytes:
+        """16 bytes: 6 of mesh time in ms, then chance. They sort by time of making."""
+        return self.now_ms().to_bytes(6) + self.env.chance.randbytes(10)
+
+    def now_ms(self) -> int:
+        return max(0, self._replica.clock.now_ms()) & 0xFFFF_FFFF_FFFF
+
+    def seal(
+        self,
+        kind: Kind,
+        to: StackId,
+        body: Body,
+        *,
+        ttl_s: float,
+        reply_to: bytes = NO_ID,
+        copy: Copy | None = None,
+    ) -> Envelope:
+        """A sealed envelope; without `copy` the only one of a new id.
+
+        Raises DeliveryError (unreachable) while the destination's keys are not known here.
+        """
+        key = self._key_of(to)
+        plain = self.env.codec.pack(body)
+        if copy is None:
+            copy = Copy(self.new_id())
+        header = Header(
+            kind=kind,
+            msg_id=copy.msg_id,
+            source=self.env.me,
+            destination=to,
+            created_ms=self.now_ms(),
+            ttl_ms=min(max(int(ttl_s * 1000), TTL_MIN_MS), TTL_MAX_MS),
+            size=len(plain),
+            key_id=key.key_id,
+            reply_to=reply_to,
+            attempt=min(copy.attempt, 0xFFFF),
+            send_class=CLASS_OF[kind],
+        )
+        head = header.pack()
+        try:
+            sealed = self.env.crypto.seal(key, head, plain)
+        except RemoteError as error:
+            raise DeliveryError(f"The keys of the stack are of no use: {error.detail}") from None
+        return Envelope(header, head, sealed, avoid=copy.avoid)
+
+    def open(self, envelope: Envelope) -> Body:
+        """The body, proved to come from the header's source.
+
+        Raises RemoteError if it was not sealed so or is no map; LocalError with code `not_found`
+        if it was sealed to a prekey that is not ours (any more).
+        """
+        held = self._replica.owners.get(envelope.header.source)
+        if held is None:
+            raise RemoteError("The envelope is from a stack that is not known here.")
+        header = envelope.header
+        plain = self.env.crypto.open(
+            held.keydoc.box_pk, header.key_id, envelope.head, envelope.body
+        )
+        body = self.env.codec.unpack(plain)
+        if not isinstance(body, dict):
+            raise RemoteError("The body of the envelope is not a map.")
+        return body
+
+    def learn_prekey(self, stack_id: StackId, body: Body) -> bool:
+        """Take the prekey from an authenticated `unknown_key` nack, until the stack's own record
+        brings another. False if the nack holds none."""
+        held = self._replica.owners.get(stack_id)
+        key_id, prekey = bytes_of(body, "id"), bytes_of(body, "pk")
+        if held is None or not _is_key(key_id, prekey):
+            return False
+        key = SealKey(held.keydoc.box_pk, key_id, prekey)
+        self._fresher[stack_id] = (self._published(stack_id)[0], key)
+        return True
+
+    def _key_of(self, to: StackId) -> SealKey:
+        held = self._replica.owners.get(to)
+        key_id, prekey = self._published(to)
+        fresher = self._fresher.get(to)
+        if fresher is not None:
+            if fresher[0] == key_id:
+                return fresher[1]
+            del self._fresher[to]
+        if held is None or not prekey:
+            raise DeliveryError("The keys of the stack are not known here yet.")
+        return SealKey(held.keydoc.box_pk, key_id, prekey)
+
+    def _published(self, stack_id: StackId) -> tuple[bytes, bytes]:
+        """`(key_id, prekey)` of the stack's own record; empty bytes if it has none."""
+        held = self._replica.owners.get(stack_id)
+        box = ((held.value("stack/self") or {}) if held is not None else {}).get("box")
+        if isinstance(box, dict):
+            key_id, prekey = bytes_of(box, "id"), bytes_of(box, "pk")
+            if _is_key(key_id, prekey):
+                return key_id, prekey
+        return b"", b""
+
+
+def _is_key(key_id: bytes, prekey: bytes) -> bool:
+    return len(key_id) == 8 and len(prekey) == 32
+
+
+def text_of(body: Body, key: str, limit: int = 256) -> str:
+    """A text field of a body that a stranger may have written; empty if it is none."""
+    value = body.get(key)
+    return value[:limit] if isinstance(value, str) else ""
+
+
+def bytes_of(body: Body, key: str) -> bytes:
+    value = body.get(key)
+    return value if isinstance(value, bytes) else b""
+
+
+def number_of(body: Body, key: str, limit: int) -> int:
+    """A whole number of a body, between 0 and `limit`."""
+    value = body.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return 0
+    return min(max(value, 0), limit)

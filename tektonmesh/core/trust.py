@@ -1,0 +1,349 @@
+"""Who may link to us, and whom we believe to be a member of the mesh.
+
+Two questions that must not be mixed up. `judge` decides about links: it wants the mesh secret or
+the word of this stack's own people. `accept` decides whose records get a place in the replica,
+often of stacks never met: it wants a proof of membership in the key document. An evicted id fails
+both, for ever. What members may do is for policy; the keys themselves are `core/keydoc`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tektonmesh.core import keydoc as kd
+from tektonmesh.core.effects import CloseLink, Send
+from tektonmesh.core.events import LinkUp, PeerRefused
+from tektonmesh.core.ids import show_id
+from tektonmesh.core.keydoc import KeyDoc, SignedVoucher, Voucher, membership_mac
+from tektonmesh.core.machine import Env
+from tektonmesh.core.meshtime import MeshTime
+from tektonmesh.core.messages import Vouch
+from tektonmesh.core.types import LinkId, Saved, SignedKeyDoc, StackId
+from tektonmesh.errors import PolicyError, RemoteError
+
+PENDING_MAX = 256
+"""Refused peers that are remembered; a stranger can fill the list, so the oldest goes."""
+ADMITTED_MAX = 4096
+"""Peers that the secret admitted and that are remembered for `peers`; the oldest goes."""
+ACCEPTED_MAX = 32_768
+"""Key documents held as possible issuers of vouchers: twice the owners of a full replica."""
+VOUCHER_MS = 30 * 86_400_000
+DEPTH_MAX = 3
+"""Vouchers between an accepted stack and one that was admitted by hand (registry.md 1)."""
+PER_ISSUER_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a peer is admitted. `reason` is "allowed", "approved" or "secret"; or, if it is
+    not, "evicted", "self", "bad_keydoc" or "pending"."""
+
+    admitted: bool
+    reason: str
+
+
+@dataclass(slots=True)
+class _Peer:
+    """A row of the table `peer`. `state` is "admitted", "pending", "evicted" or "refused" (it
+    refused us); `voucher` is the newest one it issued for us."""
+
+    state: str
+    name: str = ""
+    last_seen: int = 0
+    reason: str = ""
+    voucher: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """Why an owner is accepted: its role, and how many vouchers lie in between."""
+
+    role: str
+    depth: int
+
+
+class Trust:
+    """The memory of whom this stack admits, evicts and accepts. `watch` callbacks run when the
+    own key document has a new proof."""
+
+    def __init__(self, env: Env, saved: Saved, clock: MeshTime) -> None:
+        self.env = env
+        self.clock = clock
+        self._peers: dict[StackId, _Peer] = {}
+        self._accepted: dict[StackId, tuple[KeyDoc, _Standing]] = {}
+        self._vouched: dict[StackId, dict[StackId, None]] = {}
+        self._watchers: list[Callable[[], None]] = []
+        for (table, key), packed in saved.items():
+            if table == "peer" and (peer := _read_peer(env, packed)) is not None:
+                self._peers[key] = peer
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        self._watchers.append(callback)
+
+    # --- links -----------------------------------------------------------------------------------
+
+    def judge(
+        self, stack_id: StackId, name: str, keydoc: SignedKeyDoc, proved_secret: bool
+    ) -> Verdict:
+        """Whether this peer may have a link. Changes nothing. `name` is its own label and counts
+        for nothing."""
+        if self.refuses(stack_id):
+            return Verdict(False, "evicted")
+        if stack_id == self.env.me:
+            return Verdict(False, "self")
+        if not self._keydoc_is_of(stack_id, keydoc):
+            return Verdict(False, "bad_keydoc")
+        if stack_id in self.env.settings.allowed_ids:
+            return Verdict(True, "allowed")
+        held = self._peers.get(stack_id)
+        admitted = held is not None and held.state == "admitted"
+        if held is not None and admitted and held.reason == "approved":
+            return Verdict(True, "approved")
+        if proved_secret and (admitted or not self._by_approval()):
+            return Verdict(True, "secret")
+        return Verdict(False, "pending")
+
+    def _keydoc_is_of(self, stack_id: StackId, signed: SignedKeyDoc) -> bool:
+        try:
+            return kd.read_keydoc(self.env.codec, self.env.crypto, signed).stack_id == stack_id
+        except RemoteError:
+            return False
+
+    def _by_approval(self) -> bool:
+        """Whether the secret only opens the door to the pending list: by the settings, or because
+        somebody was evicted who knows the secret and could come back under another id."""
+        if self.env.settings.extra.get("admission") == "approve":
+            return True
+        return any(peer.state == "evicted" for peer in self._peers.values())
+
+    def refuses(self, stack_id: StackId) -> bool:
+        """Whether this id was evicted here."""
+        held = self._peers.get(stack_id)
+        return held is not None and held.state == "evicted"
+
+    def link_up(self, event: LinkUp) -> None:
+        """Remember the peer; in a mesh without a secret, vouch for it before the others. One that
+        was evicted while it was shaking hands is closed."""
+        if self.refuses(event.stack_id):
+            self.env.emit(CloseLink(event.link, "evicted", "This stack was evicted."))
+            return
+        peer = self._peers.setdefault(event.stack_id, _Peer("admitted"))
+        if peer.state != "admitted" or not peer.reason:
+            by_hand = event.stack_id in self.env.settings.allowed_ids
+            peer.state, peer.reason = "admitted", "allowed" if by_hand else "secret"
+        peer.name, peer.last_seen = event.name, self.clock.now_ms() // 1000
+        self._save(event.stack_id)
+        self._bound(("admitted",), ADMITTED_MAX)
+        if not self.env.settings.mesh_keys:
+            self._vouch_for(event)
+
+    def _vouch_for(self, event: LinkUp) -> None:
+        try:
+            self.accept(event.keydoc)
+        except (PolicyError, RemoteError):
+            return  # the peer admits us, but nobody here admitted it: there is nothing to say
+        end = self.clock.now_ms() + VOUCHER_MS
+        voucher = Voucher(self.env.identity.mesh_id, event.stack_id, "member", end, self.env.me)
+        packed = voucher.sign(self.env.codec, self.env.crypto)
+        self.env.emit(Send(event.link, (Vouch(packed),)))
+
+    def on_refused(self, event: PeerRefused) -> None:
+        """A handshake ended without admission, on our side or on theirs."""
+        if event.stack_id == self.env.me:
+            return
+        peer = self._peers.pop(event.stack_id, None) or _Peer("pending")
+        self._peers[event.stack_id] = peer
+        peer.name, peer.last_seen = event.name, self.clock.now_ms() // 1000
+        if peer.state in ("pending", "refused"):
+            known = peer.reason == event.reason
+            peer.state, peer.reason = "refused" if event.outbound else "pending", event.reason
+            self._bound(("pending", "refused"), PENDING_MAX)
+            if not known:
+                self._notice(f"peer_{peer.state}", event.stack_id, address=event.address)
+
+    # --- what people decide ----------------------------------------------------------------------
+
+    def admit(self, stack_id: StackId) -> dict[str, Any]:
+        """Admit this id from now on. Raises PolicyError if it was evicted: that is for ever."""
+        if self.refuses(stack_id):
+            raise PolicyError(
+                "This stack was evicted, and an eviction is permanent.",
+                hint="It can come back with a new identity (`tektonmesh init` in a new home).",
+            )
+        peer = self._peers.setdefault(stack_id, _Peer("admitted"))
+        peer.state, peer.reason = "admitted", "approved"
+        self._save(stack_id)
+        self._notice("peer_admitted", stack_id)
+        return {"id": show_id(stack_id), "name": peer.name, "state": "admitted"}
+
+    def evict(self, stack_id: StackId) -> dict[str, Any]:
+        """Refuse this id for ever. `rotate_secret` says that it knows the mesh secret and could
+        come back under another id. Raises PolicyError for our own id."""
+        if stack_id == self.env.me:
+            raise PolicyError("A stack cannot evict itself.", hint="`tektonmesh leave` leaves.")
+        peer = self._peers.setdefault(stack_id, _Peer("evicted"))
+        peer.state, peer.reason, peer.voucher = "evicted", "evicted", b""
+        self.release(stack_id)
+        self._save(stack_id)
+        self._notice("peer_evicted", stack_id)
+        rotate = bool(self.env.settings.mesh_keys)
+        shown = {"id": show_id(stack_id), "name": peer.name, "state": "evicted"}
+        return shown | {"rotate_secret": rotate}
+
+    def peers(self) -> list[dict[str, Any]]:
+        """All peers known here by id: `id`, `name`, `state` (admitted, pending, evicted or
+        refused), `last_seen` (seconds since 1970, 0 for never) and `reason`."""
+        return [
+            {
+                "id": show_id(stack_id),
+                "name": peer.name,
+                "state": peer.state,
+                "last_seen": peer.last_seen,
+                "reason": peer.reason,
+            }
+            for stack_id, peer in sorted(self._peers.items())
+        ]
+
+    # --- members of the mesh ---------------------------------------------------------------------
+
+    def accept(self, signed: SignedKeyDoc) -> KeyDoc:
+        """The key document, if its stack is a member. Raises RemoteError if the document or its
+        proof is broken, PolicyError if nothing says that the stack belongs to this mesh."""
+        keydoc = KeyDoc.decode(self.env.codec, signed.doc)
+        stack_id = keydoc.stack_id
+        standing = None if self.refuses(stack_id) else self._standing(stack_id, signed.proof)
+        if standing is None:
+            raise PolicyError("Nothing proves that this stack belongs to the mesh.")
+        kd.verify_keydoc(self.env.crypto, keydoc, signed)
+        held = self._accepted.get(stack_id)
+        room = held is not None or len(self._accepted) < ACCEPTED_MAX
+        if room and (held is None or keydoc.key_epoch >= held[0].key_epoch):
+            self._accepted[stack_id] = (keydoc, standing)
+        return keydoc
+
+    def _standing(self, stack_id: StackId, proof: bytes) -> _Standing | None:
+        mac, vouchers = kd.read_proof(self.env.codec, proof)
+        held = self._peers.get(stack_id)
+        approved = held is not None and held.state == "admitted" and held.reason == "approved"
+        if approved or stack_id == self.env.me or stack_id in self.env.settings.allowed_ids:
+            return _Standing("member", 0)
+        for mesh_key in self.env.settings.mesh_keys:
+            if hmac.compare_digest(membership_mac(mesh_key, stack_id), mac):
+                return _Standing("member", 0)
+        if self.env.settings.mesh_keys:
+            return None
+        found = [self._vouched_for(stack_id, packed) for packed in vouchers]
+        ranked = sorted((s for s in found if s is not None), key=lambda s: (s.depth, s.role))
+        return ranked[0] if ranked else None
+
+    def _vouched_for(self, stack_id: StackId, packed: bytes) -> _Standing | None:
+        signed = kd.read_voucher(self.env.codec, packed)
+        voucher = signed.voucher
+        if not self._is_current(voucher, stack_id):
+            return None
+        issuer = self._issuer(voucher.issuer)
+        if issuer is None or not signed.signed_by(self.env.crypto, issuer[0].op_pk):
+            return None
+        if issuer[1].role != "member" or issuer[1].depth >= DEPTH_MAX:
+            return None
+        subjects = self._vouched.setdefault(voucher.issuer, {})
+        if stack_id not in subjects and len(subjects) >= PER_ISSUER_MAX:
+            return None
+        subjects[stack_id] = None
+        return _Standing(voucher.role, issuer[1].depth + 1)
+
+    def _is_current(self, voucher: Voucher, stack_id: StackId) -> bool:
+        mine = voucher.mesh_id == self.env.identity.mesh_id
+        return mine and voucher.stack_id == stack_id and voucher.not_after_ms > self.clock.now_ms()
+
+    def _issuer(self, issuer: StackId) -> tuple[KeyDoc, _Standing] | None:
+        if issuer == self.env.me:
+            own = KeyDoc.decode(self.env.codec, self.env.identity.keydoc.doc)
+            return own, _Standing("member", 0)
+        return None if self.refuses(issuer) else self._accepted.get(issuer)
+
+    def release(self, stack_id: StackId) -> None:
+        """The replica forgot this owner: free what was kept for it."""
+        self._accepted.pop(stack_id, None)
+        self._vouched.pop(stack_id, None)
+
+    # --- our own membership ----------------------------------------------------------------------
+
+    def own_keydoc(self) -> SignedKeyDoc:
+        """Our key document with its newest proof: the MAC, or the vouchers that hold longest."""
+        own = self.env.identity.keydoc
+        held = [self._own_voucher(peer.voucher) for peer in self._peers.values() if peer.voucher]
+        valid = [v for v in held if v.voucher.not_after_ms > self.clock.now_ms()]
+        if self.env.settings.mesh_keys or not valid:
+            return own
+        ranked = sorted(valid, key=lambda v: (-v.voucher.not_after_ms, v.voucher.issuer))
+        packed = [self._peers[v.voucher.issuer].voucher for v in ranked]
+        return SignedKeyDoc(own.doc, own.sig, kd.write_proof(self.env.codec, own.proof, packed))
+
+    def _own_voucher(self, packed: bytes) -> SignedVoucher:
+        return kd.read_voucher(self.env.codec, packed)
+
+    def on_vouch(self, link: LinkId, message: Vouch) -> None:
+        """A peer vouches for us. Raises RemoteError if it is not for us or not by who it says;
+        ignored in a mesh with a secret and from stacks that are no peers here."""
+        signed = kd.read_voucher(self.env.codec, message.voucher)
+        voucher = signed.voucher
+        if not self._is_current(voucher, self.env.me):
+            raise RemoteError("A voucher is for another stack or mesh, or it has run out.")
+        issuer, peer = self._accepted.get(voucher.issuer), self._peers.get(voucher.issuer)
+        if issuer is None or peer is None or self.env.settings.mesh_keys:
+            return
+        if not signed.signed_by(self.env.crypto, issuer[0].op_pk):
+            raise RemoteError("A voucher is not signed by its issuer.")
+        if peer.voucher and self._lasts(self._own_voucher(peer.voucher).voucher):
+            return
+        peer.voucher = message.voucher
+        self._save(voucher.issuer)
+        for callback in self._watchers:
+            callback()
+
+    def _lasts(self, voucher: Voucher) -> bool:
+        """Whether half its time is left; until then a new one would only make traffic."""
+        return voucher.not_after_ms - self.clock.now_ms() > VOUCHER_MS // 2
+
+    # --- rows ------------------------------------------------------------------------------------
+
+    def _save(self, stack_id: StackId) -> None:
+        peer = self._peers[stack_id]
+        row = [peer.state, peer.name, peer.last_seen, peer.reason, peer.voucher]
+        self.env.save("peer", stack_id, self.env.codec.pack(row))
+
+    def _bound(self, states: tuple[str, ...], most: int) -> None:
+        """Forget the peer that was added first; those admitted or evicted by hand stay."""
+        found = [
+            stack_id
+            for stack_id, peer in self._peers.items()
+            if peer.state in states and peer.reason not in ("allowed", "approved")
+        ]
+        for stack_id in found[: max(0, len(found) - most)]:
+            if self._peers.pop(stack_id).state == "admitted":
+                self.env.save("peer", stack_id, None)
+
+    def _notice(self, kind: str, stack_id: StackId, **data: Any) -> None:
+        name = self._peers[stack_id].name
+        self.env.notice(kind, id=show_id(stack_id), name=name, **data)
+
+
+def _read_peer(env: Env, packed: bytes) -> _Peer | None:
+    """A row of the table `peer`; None if it is damaged. An eviction that reads at all counts."""
+    try:
+        row = env.codec.unpack(packed)
+    except RemoteError:
+        return None
+    if not isinstance(row, list) or [type(item) for item in row] != [str, str, int, str, bytes]:
+        return None
+    peer = _Peer(*row)
+    try:
+        if peer.voucher:
+            kd.read_voucher(env.codec, peer.voucher)
+    except RemoteError:
+        peer.voucher = b""
+    return peer

@@ -1,0 +1,231 @@
+"""The words every machine of the core shares: ids, versions, settings, and what is handed in.
+
+Nothing here decides anything. `Crypto`, `Codec` and `Chance` are the three outside powers a node
+needs in mid-decision; `wire` implements the first two, a world may memoise them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import Any, NamedTuple, Protocol
+
+StackId = bytes
+"""32 bytes: SHA-256 of a prefix and the root key. The authority; names are labels."""
+
+LinkId = int
+"""Names one authenticated connection for the life of the process; never used again."""
+
+ID_SIZE = 32
+SHORT_ID_SIZE = 8
+
+
+def short_id(stack_id: StackId) -> bytes:
+    """The first 8 bytes, for traces and record keys; never for a decision of trust."""
+    return stack_id[:SHORT_ID_SIZE]
+
+
+class Version(NamedTuple):
+    """The order of one owner's heads. Nothing else in the mesh is ordered."""
+
+    key_epoch: int
+    epoch: int
+    ver: int
+
+
+class ContentVersion(NamedTuple):
+    """Names one record set of one owner: a refresh keeps it, a change raises `content_ver`."""
+
+    key_epoch: int
+    epoch: int
+    content_ver: int
+
+
+class Status(IntEnum):
+    """What an owner says of itself in its head."""
+
+    UP = 0
+    DRAINING = 1
+    LEFT = 2
+
+
+class StackState(StrEnum):
+    """What a node derives about a stack from its replica and the link graph."""
+
+    SELF = "self"
+    UP = "up"
+    UNREACHABLE = "unreachable"
+    DEREGISTERED = "deregistered"
+    LEFT = "left"
+
+
+class Scope(IntEnum):
+    """Which root a record counts towards. 16 and up are kept for restricted scopes."""
+
+    TOPOLOGY = 0
+    MEMBERS = 1
+
+
+SCOPE_OF_KIND = {
+    "stack": Scope.TOPOLOGY,
+    "link": Scope.TOPOLOGY,
+    "addr": Scope.TOPOLOGY,
+    "ci": Scope.MEMBERS,
+    "catalog": Scope.MEMBERS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SignedKeyDoc:
+    """A stack's key document as it travels: packed bytes, the root key's signature over them,
+    and the packed membership proof (which the signature does not cover)."""
+
+    doc: bytes
+    sig: bytes
+    proof: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHead:
+    """A head as it travels: the packed bytes and the signature of the operational key. It is never
+    encoded again."""
+
+    head: bytes
+    sig: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this node is for one run. `instance` is random per start."""
+
+    stack_id: StackId
+    name: str
+    mesh: str
+    mesh_id: bytes
+    instance: bytes
+    keydoc: SignedKeyDoc
+
+
+@dataclass(frozen=True, slots=True)
+class SealKey:
+    """What is needed to seal to a stack: its static box key (from its key document) and its
+    current prekey with the 8-byte id it published for it."""
+
+    static: bytes
+    key_id: bytes
+    prekey: bytes
+
+
+class Crypto(Protocol):
+    """The node's own keys and the two primitives it must call in mid-decision."""
+
+    def sign(self, context: bytes, data: bytes) -> bytes:
+        """Ed25519 by the operational key over `context + data`; 64 bytes."""
+        ...
+
+    def verify(self, public: bytes, context: bytes, data: bytes, sig: bytes) -> bool: ...
+
+    def prekey(self) -> tuple[bytes, bytes]:
+        """`(key_id, public)` of the prekey that is to be published now."""
+        ...
+
+    def seal(self, to: SealKey, aad: bytes, plaintext: bytes) -> bytes: ...
+
+    def open(self, sender_static: bytes, key_id: bytes, aad: bytes, sealed: bytes) -> bytes:
+        """The plaintext. Raises RemoteError if it was not sealed so, by that sender, with that
+        `aad`; LocalError with code `not_found` if `key_id` is not one of ours."""
+        ...
+
+
+class Codec(Protocol):
+    """Canonical msgpack. `unpack` refuses whatever `pack` would not have written."""
+
+    def pack(self, value: Any) -> bytes: ...
+
+    def unpack(self, data: bytes) -> Any:
+        """Raises RemoteError on anything malformed, not canonical, or over the limits."""
+        ...
+
+
+class Chance(Protocol):
+    """The part of `random.Random` that the core uses; the shell and the world each bring one."""
+
+    def random(self) -> float: ...
+    def randbytes(self, n: int, /) -> bytes: ...
+    def randrange(self, stop: int, /) -> int: ...
+
+
+Saved = dict[tuple[str, bytes], bytes]
+"""What the disk held at start: (table, key) -> value. Tables are named in `core/effects.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Every number a node can be told. Units are the last word of each name.
+
+    The defaults are the product's; the simulator draws others. Where a value is a guess, the
+    comment says so.
+    """
+
+    listen: tuple[str, ...] = ()
+    seed_peers: tuple[str, ...] = ()
+    seeds_only: bool = False
+    mesh_keys: tuple[bytes, ...] = ()
+    """HMAC keys derived from the lines of the mesh secret, newest first; empty without a secret."""
+    allowed_ids: tuple[StackId, ...] = ()
+    share_default: str = "public"
+    relay: str = "members"
+
+    # Registry (docs/design/registry.md).
+    coalesce_s: float = 0.05
+    publish_burst: int = 8
+    publish_refill_s: float = 0.2
+    publish_slow_s: float = 5.0
+    refresh_min_s: float = 100.0
+    refresh_max_s: float = 300.0
+    fingerprint_interval_s: float = 10.0
+    repair_delay_s: float = 2.0
+    left_keep_s: float = 1000.0
+    forget_s: float = 30 * 86400.0
+
+    # Liveness and dialling.
+    ping_interval_s: float = 2.5
+    ping_busy_interval_s: float = 1.0
+    suspect_min_s: float = 0.75
+    down_after_s: float = 1.0
+    restart_grace_s: float = 1.0
+    links_full_mesh_max: int = 4
+    links_min: int = 3
+    links_max: int = 10
+    links_accept_max: int = 128
+    dial_timeout_s: float = 3.0
+
+    # CIs.
+    ci_detach_grace_s: float = 5.0
+    ci_heartbeat_s: float = 30.0
+    ci_lease_s: float = 90.0
+    ci_max: int = 4000
+
+    # Forwarding.
+    hop_limit: int = 16
+    tries_limit: int = 32
+    hop_ack_min_s: float = 0.2
+    hop_ack_max_s: float = 2.0
+    hop_keep_s: float = 10.0
+    answer_delay_s: float = 0.005
+    """How long a `HopAck` or `Settled` may wait for something to ride with; well under
+    `hop_ack_min_s`, or every hop would look silent."""
+    receipt_wait_s: float = 0.3
+    request_timeout_s: float = 60.0
+    request_timeout_max_s: float = 900.0
+    body_size_max: int = 262_144 - 4096
+    window_messages: int = 512
+    window_bytes: int = 4 << 20
+    relay_queue_bytes: int = 32 << 20
+    dedup_keep_s: float = 3600.0
+    dedup_max: int = 100_000
+    inbox_per_ci_max: int = 1000
+    source_rate_per_s: float = 0.0
+    """Messages per second and source stack; 0 is no limit."""
+
+    extra: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,242 @@
+"""The identity of a stack on disk: keys in `HOME/identity`, and what must outlive a start.
+
+`root.key`, `op.key` and `box.key` are 32-byte seeds, `prekeys` the newest few, `issued_at` the
+highest leaf this stack has issued. All are 0600 in a 0700 folder that appears whole or not at all.
+A key that others can read, that is cut or is not a key is refused with a sentence that says so;
+nothing is ever made anew in its place, for that would be another stack. What the keys do is left
+to `wire/keys`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from tektonmesh.core.keydoc import KEYDOC_CONTEXT, KeyDoc, mac_proof
+from tektonmesh.core.types import Identity, SignedKeyDoc
+from tektonmesh.errors import LocalError, StoreError
+from tektonmesh.wire import limits
+from tektonmesh.wire.codec import Codec
+from tektonmesh.wire.keys import SEED_SIZE, Keys, mesh_id_of
+
+FOLDER = "identity"
+KEY_KINDS = ("root", "op", "box")
+PREKEYS_FILE = "prekeys"
+ISSUED_AT_FILE = "issued_at"
+INSTANCE_SIZE = 8
+PREKEY_LIFE_MS = 86_400_000
+"""A day, after which a new prekey is published; old ones still open what is on its way."""
+
+_FILE_SIZE_MAX = 4096
+_ISSUED_AT_TOLD_MAX = 2**48
+_KEY_LINE = re.compile(r"tektonmesh (\w+) key 1: ([0-9a-f]*)\n?")
+_PREKEY_LINE = re.compile(r"([0-9]{1,15}) ([0-9a-f]{64})")
+
+
+def load_or_create(
+    home: Path, name: str, mesh: str, mesh_keys: Sequence[bytes]
+) -> tuple[Identity, Keys]:
+    """The identity in `home`, made on the first start. `mesh_keys` newest first, empty without a
+    secret. Raises LocalError for anything wrong with the files, StoreError if the disk fails."""
+    folder = home / FOLDER
+    if not _exists(folder):
+        _create(folder)
+    keys = _load(folder)
+    identity = Identity(
+        stack_id=keys.stack_id,
+        name=name,
+        mesh=mesh,
+        mesh_id=mesh_id_of(mesh),
+        instance=os.urandom(INSTANCE_SIZE),
+        keydoc=_sign_keydoc(keys, mesh_keys),
+    )
+    return identity, keys
+
+
+def next_issued_at(home: Path, wall_ms: int, *, above: int = 0) -> int:
+    """The `issued_at` of a new leaf: the wall clock, but higher than any before and than `above`
+    (what a peer says it has seen). Durable before it is used."""
+    folder = home / FOLDER
+    before = 0
+    if _exists(folder / ISSUED_AT_FILE):
+        text = _read_private(folder / ISSUED_AT_FILE).strip()
+        if not text.isascii() or not text.isdigit() or len(text) > 19:
+            raise _broken(folder / ISSUED_AT_FILE, "does not hold a number")
+        before = int(text)
+    # A peer's word may push this only so far, or one lie would use up the numbers.
+    chosen = max(wall_ms, before + 1, min(above, _ISSUED_AT_TOLD_MAX) + 1)
+    _replace(folder / ISSUED_AT_FILE, f"{chosen}\n")
+    return chosen
+
+
+def renew_prekey(home: Path, keys: Keys, wall_ms: int) -> bool:
+    """Make and keep a new prekey if the newest is a day old. True if `keys.prekey()` changed."""
+    path = home / FOLDER / PREKEYS_FILE
+    held = _read_prekeys(path)
+    if abs(wall_ms - held[-1][0]) < PREKEY_LIFE_MS:
+        return False
+    held.append((wall_ms, os.urandom(SEED_SIZE)))
+    _replace(path, _prekey_text(held[-limits.PREKEYS_MAX :]))
+    keys.add_prekey(held[-1][1])
+    return True
+
+
+def _sign_keydoc(keys: Keys, mesh_keys: Sequence[bytes]) -> SignedKeyDoc:
+    """Ed25519 is deterministic, so the document needs no file of its own."""
+    document = KeyDoc(keys.root_public, keys.stack_id, 0, keys.op_public, keys.box_public)
+    doc = document.encode(Codec())
+    proof = mac_proof(Codec(), mesh_keys[0], keys.stack_id) if mesh_keys else b""
+    return SignedKeyDoc(doc, keys.sign_root(KEYDOC_CONTEXT, doc), proof)
+
+
+# --- making --------------------------------------------------------------------------------------
+
+
+def _create(folder: Path) -> None:
+    """Written aside and renamed, so that a crash leaves no half identity behind."""
+    aside = folder.with_name(f"{FOLDER}.{os.urandom(8).hex()}")
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside.mkdir(mode=0o700)
+        try:
+            for kind in KEY_KINDS:
+                _write_new(aside / f"{kind}.key", _key_text(kind, os.urandom(SEED_SIZE)))
+            _write_new(aside / PREKEYS_FILE, _prekey_text([(0, os.urandom(SEED_SIZE))]))
+            _sync_folder(aside)
+            os.rename(aside, folder)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise StoreError(
+            f"The identity folder {folder} cannot be made: {error.strerror}.",
+            hint="The home must be a folder that this user may write.",
+        ) from None
+
+
+def _key_text(kind: str, seed: bytes) -> str:
+    return f"tektonmesh {kind} key 1: {seed.hex()}\n"
+
+
+def _prekey_text(prekeys: Sequence[tuple[int, bytes]]) -> str:
+    return "".join(f"{made_ms} {seed.hex()}\n" for made_ms, seed in prekeys)
+
+
+def _write_new(path: Path, text: str) -> None:
+    flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_WRONLY
+    with os.fdopen(os.open(path, flags, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(path: Path, text: str) -> None:
+    aside = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
+    try:
+        try:
+            _write_new(aside, text)
+            os.replace(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def _load(folder: Path) -> Keys:
+    _check_folder(folder)
+    root, op, box = (_read_key(folder, kind) for kind in KEY_KINDS)
+    prekeys = [seed for _, seed in _read_prekeys(folder / PREKEYS_FILE)]
+    return Keys.from_seeds(root, op, box, *prekeys, randbytes=os.urandom)
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is there, be it a link to nowhere."""
+    return os.path.lexists(path)
+
+
+def _check_folder(folder: Path) -> None:
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise _broken(folder, "is not a folder")
+    _check_private(folder, found, "700")
+
+
+def _check_private(path: Path, found: os.stat_result, mode: str) -> None:
+    if found.st_uid != os.geteuid():
+        raise LocalError(
+            f"{path} belongs to another user (uid {found.st_uid}).",
+            hint="Run the daemon as the owner of its home.",
+        )
+    if found.st_mode & 0o077:
+        raise LocalError(
+            f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):03o}).",
+            hint=f"Run `chmod {mode} {path}`; if others may have read a key, use a new home.",
+        )
+
+
+def _read_private(path: Path) -> str:
+    """The text of a small ordinary file that only we can read. Raises LocalError otherwise."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        handle = os.open(path, flags)
+    except FileNotFoundError:
+        raise _broken(path, "is missing") from None
+    except OSError as error:
+        # With O_NOFOLLOW a symbolic link ends here too.
+        raise _broken(path, f"cannot be opened as an ordinary file ({error.strerror})") from None
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise _broken(path, "is not an ordinary file")
+        _check_private(path, found, "600")
+        data = os.read(handle, _FILE_SIZE_MAX)
+    finally:
+        os.close(handle)
+    if not data:
+        raise _broken(path, "is empty")
+    return data.decode("ascii", "replace")
+
+
+def _read_key(folder: Path, kind: str) -> bytes:
+    path = folder / f"{kind}.key"
+    found = _KEY_LINE.fullmatch(_read_private(path))
+    if found is None:
+        raise _broken(path, "does not hold a key")
+    if found[1] != kind:
+        raise _broken(path, f"holds a {found[1]} key, not the {kind} key")
+    if len(found[2]) != 2 * SEED_SIZE:
+        raise _broken(path, f"is cut: {len(found[2])} of {2 * SEED_SIZE} digits are there")
+    return bytes.fromhex(found[2])
+
+
+def _read_prekeys(path: Path) -> list[tuple[int, bytes]]:
+    lines = [_PREKEY_LINE.fullmatch(line) for line in _read_private(path).splitlines()]
+    whole = [line for line in lines if line is not None]
+    if not whole or len(whole) != len(lines):
+        raise _broken(path, "holds a line that is not a prekey")
+    return [(int(line[1]), bytes.fromhex(line[2])) for line in whole]
+
+
+def _broken(path: Path, what: str) -> LocalError:
+    return LocalError(
+        f"{path} {what}.",
+        hint="Nothing was changed. Restore the identity folder from a backup, or use a new home.",
+    )

@@ -1,0 +1,114 @@
+"""Where the notices of the core go: the log, the subscribers of `watch`, and the counters.
+
+It decides what is counted and how much a slow subscriber may keep waiting; how a notice reads is
+decided in `log`, which notices exist in the core (docs/reference/events.md).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import trio
+
+from tektonmesh.core.effects import Notice
+from tektonmesh.net import log
+from tektonmesh.net.wallclock import wall_s
+
+_LOG = logging.getLogger("tektonmesh.mesh")
+
+SUBSCRIBER_ITEMS_MAX = 1024
+"""Per subscriber. Beyond it the oldest go: someone watching live wants what happens now."""
+
+LATENCY_BUCKETS_MS = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 60000)
+
+Item = dict[str, Any]
+
+
+class _Subscriber:
+    """One bounded queue. `_oldest` reads the same queue and throws away what is too much."""
+
+    def __init__(self) -> None:
+        self._send, self.receive = trio.open_memory_channel[Item](SUBSCRIBER_ITEMS_MAX)
+        self._oldest = self.receive.clone()
+        self._dropped = 0
+
+    def put(self, item: Item) -> None:
+        if self._send.statistics().current_buffer_used >= SUBSCRIBER_ITEMS_MAX:
+            self._oldest.receive_nowait()
+            self._dropped += 1
+        if self._dropped:
+            # Said in the item that could be queued, so that the reader knows of the gap.
+            item = item | {"dropped": self._dropped}
+            self._dropped = 0
+        self._send.send_nowait(item)
+
+    def close(self) -> None:
+        self._send.close()
+        self._oldest.close()
+        self.receive.close()
+
+
+class Notices:
+    """The one place a notice passes. `counters` are plain numbers that only grow, but for the
+    gauges that `Daemon` sets; /metrics shows them."""
+
+    def __init__(self) -> None:
+        self.counters: dict[str, float] = {}
+        self._seq = 0
+        self._subscribers: dict[int, _Subscriber] = {}
+        self._last_subscriber = 0
+
+    def take(self, notice: Notice) -> None:
+        """Log, count and pass on one notice. Never waits."""
+        self._count(notice)
+        self._write(notice)
+        if self._subscribers:
+            self._seq += 1
+            item: Item = {"seq": self._seq, "at": round(wall_s(), 3), "kind": notice.kind}
+            item |= log.plain(notice.data)
+            for subscriber in self._subscribers.values():
+                subscriber.put(item)
+
+    def say(self, kind: str, /, **data: Any) -> None:
+        """A notice of the shell's own."""
+        self.take(Notice(kind, data))
+
+    def add(self, counter: str, amount: float = 1.0) -> None:
+        self.counters[counter] = self.counters.get(counter, 0.0) + amount
+
+    @contextmanager
+    def subscribe(self) -> Iterator[trio.MemoryReceiveChannel[Item]]:
+        """All notices from now on as `{"seq", "at", "kind", ...}`, in order. When the reader is
+        too slow the oldest are dropped and the next item says how many in `dropped`."""
+        subscriber = _Subscriber()
+        self._last_subscriber += 1
+        number = self._last_subscriber
+        self._subscribers[number] = subscriber
+        try:
+            yield subscriber.receive
+        finally:
+            del self._subscribers[number]
+            subscriber.close()
+
+    def _write(self, notice: Notice) -> None:
+        level = log.level_of(notice.kind)
+        if _LOG.isEnabledFor(level):
+            extra = {"notice_kind": notice.kind, "notice_values": log.plain(notice.data)}
+            _LOG.log(level, "%s", log.sentence(notice.kind, notice.data), extra=extra)
+
+    def _count(self, notice: Notice) -> None:
+        self.add(f"notices_{notice.kind}")
+        if notice.kind == "message_done":
+            self._count_latency(notice.data.get("ms"))
+
+    def _count_latency(self, ms: Any) -> None:
+        if not isinstance(ms, int | float):
+            return
+        self.add("message_ms_sum", ms)
+        self.add("message_ms_count")
+        for bucket in LATENCY_BUCKETS_MS:
+            if ms <= bucket:
+                self.add(f"message_ms_le_{bucket}")

@@ -1,0 +1,15 @@
+"""How much a node still holds of messages: all of it must go back to zero."""
+
+from __future__ import annotations
+
+from tektonmesh.core.node import Node
+
+
+def gauges(node: Node) -> dict[str, int]:
+    """What is in flight at one node, by name."""
+    return {
+        "queued_bytes": node.forwarding.queued_bytes,
+        "requests": node.requests.pending,
+        "posts": len(node.deliveries.posts),
+        "deliveries": node.deliveries.open,
+    }

@@ -1,0 +1,153 @@
+"""Everything that makes one world, as one value; and how a random world is drawn from its seed.
+
+Swarm testing (Groce et al., ISSTA 2012): each world switches whole features off, so that rare
+combinations are reached that a uniform mix would bury.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from tektonmesh.core.types import NodeSettings
+from tektonmesh.sim.faults import Fault, draw_faults
+
+SPARSE_TOPOLOGIES = ("chain", "star", "ring", "random", "two_stars")
+TOPOLOGIES = (*SPARSE_TOPOLOGIES, "full")
+FAST_LEASES = (("refresh_min_s", 6.0), ("refresh_max_s", 8.0))
+"""Leases of 18 s, so that some run out within a world."""
+LIARS = ("alterer", "forger", "equivocator", "replayer")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One world. Times are virtual seconds, rates are per virtual second and world."""
+
+    rng_seed: int = 1
+    nodes: int = 5
+    topology: str = "chain"
+    """Who has whom as seed peer."""
+    seeds_only: bool = False
+    walls: bool = False
+    """Only seed peers can be dialled at all, as between sites behind firewalls."""
+    start_spread_s: float = 1.0
+
+    duration_s: float = 30.0
+    """The safety phase: writes, messages, faults."""
+    settle_s: float = 30.0
+    """The liveness phase may take this long: two repair periods and a redial."""
+    idle_s: float = 0.0
+    """How long to watch that a healed and settled world is quiet; 0 does not watch."""
+
+    delay_s: float = 0.01
+    jitter_s: float = 0.002
+    loss: float = 0.0
+    disk_s: float = 0.005
+    skew_s: float = 0.0
+    """Each host's wall clock is wrong by at most this."""
+
+    writes: float = 0.0
+    """Registrations and deregistrations of CIs."""
+    writers: int = 0
+    """How many hosts write; 0 is all."""
+    cis_per_host: int = 1
+    messages: float = 0.0
+    faults: tuple[Fault, ...] = ()
+    hostile: tuple[tuple[int, str], ...] = ()
+    """Which hosts run a hostile node, and which class of `sim/hostile.py`."""
+    settings: tuple[tuple[str, Any], ...] = ()
+    """Settings of the nodes that differ from the product's."""
+    real_codec: bool = False
+    """Pack and unpack every message on its way, and count bytes."""
+    deep_trace: bool = False
+    """Hash the values of all events and effects, not their kinds only."""
+
+    def node_settings(self, **own: Any) -> NodeSettings:
+        """The settings of one node of this world."""
+        return NodeSettings(seeds_only=self.seeds_only, **dict(self.settings), **own)
+
+
+def edges_of(options: Options) -> tuple[tuple[int, int], ...]:
+    """(dialler, seed peer) pairs. Every topology is connected."""
+    count = options.nodes
+    if options.topology == "chain":
+        return tuple((at, at - 1) for at in range(1, count))
+    if options.topology == "ring":
+        return tuple((at, (at + 1) % count) for at in range(count))
+    if options.topology == "star":
+        return tuple((at, 0) for at in range(1, count))
+    if options.topology == "full":
+        return tuple((at, other) for at in range(count) for other in range(at))
+    if options.topology == "two_stars":
+        return ((1, 0), *((at, at % 2) for at in range(2, count)))
+    assert options.topology == "random", options.topology
+    chance = Random(f"edges {options.rng_seed}")
+    edges = [(at, chance.randrange(at)) for at in range(1, count)]
+    for _ in range(count // 2):
+        pair = chance.randrange(count), chance.randrange(count)
+        if pair[0] != pair[1] and pair not in edges and pair[::-1] not in edges:
+            edges.append(pair)
+    return tuple(edges)
+
+
+def connected(count: int, edges: tuple[tuple[int, int], ...], without: tuple[int, ...]) -> bool:
+    """Whether the hosts that are not in `without` form one component."""
+    rest = [at for at in range(count) if at not in without]
+    if not rest:
+        return False
+    seen = {rest[0]: None}
+    queue = [rest[0]]
+    while queue:
+        at = queue.pop()
+        for pair in edges:
+            for other in pair if at in pair else ():
+                if other not in without and other not in seen:
+                    seen[other] = None
+                    queue.append(other)
+    return len(seen) == len(rest)
+
+
+def draw(rng_seed: int, nodes: int | None = None) -> Options:
+    """The random world that belongs to `rng_seed`: 3-12 nodes unless told otherwise."""
+    chance = Random(f"world {rng_seed}")
+    count = nodes or chance.choice((3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 10, 12))
+    # Full meshes of many links and leases of seconds cost more than they can show.
+    small = count <= 6
+    options = Options(
+        rng_seed=rng_seed,
+        nodes=count,
+        topology=chance.choice(TOPOLOGIES if small else SPARSE_TOPOLOGIES),
+        seeds_only=chance.random() < 0.4,
+        walls=chance.random() < 0.3,
+        start_spread_s=chance.choice((0.0, 0.5, 3.0)),
+        duration_s=chance.uniform(12.0, 30.0),
+        idle_s=8.0 if chance.random() < 0.15 else 0.0,
+        delay_s=chance.choice((0.0002, 0.005, 0.02, 0.06)),
+        jitter_s=chance.choice((0.0, 0.001, 0.01)),
+        loss=chance.choice((0.0, 0.0, 0.01, 0.05, 0.25)),
+        disk_s=chance.choice((0.0005, 0.01, 0.1)),
+        skew_s=chance.choice((0.0, 0.0, 2.0, 8.0)),
+        writes=chance.choice((0.0, 0.1, 0.5, 2.0)),
+        writers=chance.choice((0, 1, 2)),
+        cis_per_host=chance.choice((0, 1, 1, 3)),
+        messages=chance.choice((0.0, 0.5, 2.0, 5.0)),
+        settings=chance.choice(((), FAST_LEASES)) if small else (),
+        real_codec=chance.random() < 0.05,
+    )
+    gone = _draw_gone(chance, options)
+    options = replace(options, faults=draw_faults(chance, options, gone))
+    if gone or count < 4 or chance.random() < 0.9:
+        return options
+    liar = chance.randrange(count)
+    if not connected(count, edges_of(options), (liar,)):
+        return options
+    return replace(options, hostile=((liar, chance.choice(LIARS)),))
+
+
+def _draw_gone(chance: Random, options: Options) -> tuple[int, ...]:
+    """Hosts that die or leave for good; the others stay connected without them."""
+    if options.nodes < 4 or chance.random() < 0.6:
+        return ()
+    gone = (chance.randrange(options.nodes),)
+    return gone if connected(options.nodes, edges_of(options), gone) else ()

@@ -1,0 +1,367 @@
+"""Canonical msgpack, and the number and packed form of every message between linked nodes.
+
+One value has one encoding: whatever `pack` would not have written, `unpack` refuses, so a hash or
+signature over packed bytes means the same to everyone. Plain msgpack accepts duplicate keys,
+longer forms of numbers, NaN and extension types without a word. What a message means is left to
+the core; frames are `wire/frames`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from math import isfinite
+from typing import Any, NoReturn
+
+import msgpack
+
+from tektonmesh.core import messages as msg
+from tektonmesh.core.types import (
+    ID_SIZE,
+    SHORT_ID_SIZE,
+    ContentVersion,
+    SignedHead,
+    SignedKeyDoc,
+    Version,
+)
+from tektonmesh.errors import LocalError, RemoteError
+from tektonmesh.wire import limits
+
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
+_AS_THEY_ARE = (str, bytes, bool, type(None))
+_pack_plain = msgpack.Packer(use_bin_type=True, strict_types=True).pack
+
+
+def pack(value: Any) -> bytes:
+    """The one encoding of `value`: None, bool, int of 64 bits, finite float, str, bytes, list or
+    tuple, or dict with str or int keys, sorted as packed. Raises LocalError on anything else."""
+    try:
+        packed: bytes = _pack_plain(_Ordering().order(value, limits.DEPTH_MAX))
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise LocalError(f"This value cannot be packed: {error}.") from None
+    return packed
+
+
+class _Ordering:
+    """Rebuilds a value with its maps in canonical order, and counts its nodes."""
+
+    def __init__(self) -> None:
+        self._nodes = 0
+
+    def order(self, value: Any, depth_left: int) -> Any:
+        self._nodes += 1
+        if self._nodes > limits.NODES_MAX:
+            raise LocalError(f"A value to pack has over {limits.NODES_MAX} parts.")
+        if type(value) in _AS_THEY_ARE:
+            return value
+        if isinstance(value, (dict, list, tuple)):
+            if depth_left == 0:
+                raise LocalError(f"A value to pack is nested over {limits.DEPTH_MAX} deep.")
+            if isinstance(value, dict):
+                return self._order_map(value, depth_left)
+            return [self.order(item, depth_left - 1) for item in value]
+        return _plain_scalar(value)
+
+    def _order_map(self, value: dict[Any, Any], depth_left: int) -> dict[Any, Any]:
+        self._nodes += len(value)
+        plain = {_plain_key(key): item for key, item in value.items()}
+        keys = sorted(plain, key=_pack_plain)
+        return {key: self.order(plain[key], depth_left - 1) for key in keys}
+
+
+def _plain_key(key: Any) -> str | int:
+    if type(key) is str:
+        return key
+    if isinstance(key, bool) or not isinstance(key, (str, int)):
+        raise LocalError(f"A map key to pack is a {type(key).__name__}, not text or a number.")
+    return str(key) if isinstance(key, str) else int(key)
+
+
+def _plain_scalar(value: Any) -> Any:
+    """Enumerations become the number or text they stand for; the packer is strict about types."""
+    if isinstance(value, int):
+        if not _INT_MIN <= value <= _INT_MAX:
+            raise LocalError("A number to pack has over 64 bits.")
+        return int(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, float) and isfinite(value):
+        return float(value)
+    raise LocalError(f"A {type(value).__name__} ({value!r:.40}) cannot be packed.")
+
+
+def unpack(data: bytes, *, nodes_max: int = limits.NODES_MAX) -> Any:
+    """The value of canonical bytes; arrays become lists. Raises RemoteError on anything else:
+    malformed, not canonical, too deep, over `nodes_max` values, trailing bytes.
+
+    The C parser reserves room for a whole array when it meets its header, and it nests to 1,024:
+    3 KiB of headers could reserve 8 KiB times `nodes_max`, which is why strangers get a small one.
+    """
+    longest = min(len(data), nodes_max)
+    reader = _Reader(nodes_max)
+    try:
+        value = msgpack.unpackb(
+            data,
+            strict_map_key=False,
+            object_pairs_hook=reader.map,
+            list_hook=reader.array,
+            ext_hook=_refuse_extension,
+            max_array_len=longest,
+            max_map_len=longest,
+        )
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise RemoteError(f"The msgpack is malformed: {type(error).__name__}.") from None
+    _check_values((value,), limits.DEPTH_MAX + 1)
+    if _pack_plain(value) != data:
+        raise RemoteError("The msgpack is not in its canonical form.")
+    return value
+
+
+class _Reader:
+    """Counts nodes while they are made, so that a bomb ends early, and checks the maps."""
+
+    def __init__(self, nodes_max: int) -> None:
+        self._nodes_left = nodes_max
+
+    def _count(self, nodes: int) -> None:
+        self._nodes_left -= nodes
+        if self._nodes_left < 0:
+            raise RemoteError("The msgpack has too many parts.")
+
+    def array(self, items: list[Any]) -> list[Any]:
+        self._count(len(items))
+        return items
+
+    def map(self, pairs: list[tuple[Any, Any]]) -> dict[str | int, Any]:
+        self._count(2 * len(pairs))
+        last = b""
+        for key, _ in pairs:
+            if type(key) is not str and type(key) is not int:
+                raise RemoteError("A map key of the msgpack is neither text nor a number.")
+            packed = _pack_plain(key)
+            if packed <= last:
+                raise RemoteError("The keys of a msgpack map are doubled or out of order.")
+            last = packed
+        return dict(pairs)
+
+
+def _refuse_extension(code: int, _data: bytes) -> NoReturn:
+    raise RemoteError(f"The msgpack holds an extension type ({code}).")
+
+
+def _check_values(items: Any, depth_left: int) -> None:
+    """Refuse what the packer would write back just as it came: depth, NaN and timestamps."""
+    if depth_left == 0:
+        raise RemoteError(f"The msgpack is nested over {limits.DEPTH_MAX} deep.")
+    for item in items:
+        kind = type(item)
+        if kind is list:
+            _check_values(item, depth_left - 1)
+        elif kind is dict:
+            _check_values(item.values(), depth_left - 1)
+        elif kind is float and not isfinite(item):
+            raise RemoteError("The msgpack holds a number that is not finite.")
+        elif kind is msgpack.Timestamp:
+            raise RemoteError("The msgpack holds an extension type (-1).")
+
+
+class Codec:
+    """`core.types.Codec`: the two functions above as the node is handed them."""
+
+    def pack(self, value: Any) -> bytes:
+        return pack(value)
+
+    def unpack(self, data: bytes) -> Any:
+        return unpack(data)
+
+
+# --- messages ------------------------------------------------------------------------------------
+# A number and the order of its fields are final once released. Arrays may grow at the end: what
+# is beyond the fields known here is ignored.
+
+KIND: dict[type, int] = {
+    msg.Ping: 16,
+    msg.Pong: 17,
+    msg.Probe: 18,
+    msg.ProbeAnswer: 19,
+    msg.Bye: 20,
+    msg.Vouch: 21,
+    msg.Delta: 32,
+    msg.Want: 33,
+    msg.Vector: 34,
+    msg.Buckets: 35,
+    msg.Forward: 48,
+    msg.HopAck: 49,
+    msg.Settled: 50,
+    msg.Released: 51,
+}
+"""The number of each kind of message; 1 to 15 belong to the handshake."""
+
+_FORWARD = KIND[msg.Forward]
+_DELTA = KIND[msg.Delta]
+_FORWARD_HEAD = struct.Struct(">Q")
+_PRINTS_SIZE = 256 * 16
+
+
+def size_max(kind: int) -> int:
+    """The largest packed message of a kind, in bytes."""
+    return limits.DELTA_SIZE_MAX if kind == _DELTA else limits.MESSAGE_SIZE_MAX
+
+
+def encode_message(message: msg.Message) -> bytes:
+    """The packed form of a message; its number is `KIND[type(message)]`."""
+    if type(message) is msg.Forward:
+        return _FORWARD_HEAD.pack(message.seq) + message.envelope
+    return pack(_FIELDS_OF[type(message)](message))
+
+
+def decode_message(kind: int, data: bytes) -> msg.Message | None:
+    """The message, or None for a kind this version does not know. Raises RemoteError."""
+    if kind == _FORWARD:
+        if len(data) <= _FORWARD_HEAD.size:
+            raise RemoteError("A forwarded envelope is empty.")
+        return msg.Forward(_FORWARD_HEAD.unpack_from(data)[0], data[8:])
+    known = _SHAPES.get(kind)
+    if known is None:
+        return None
+    make, shape = known
+    message: msg.Message = make(*_fields(unpack(data), shape))
+    return message
+
+
+Check = Callable[[Any], Any]
+
+
+def _fields(value: Any, shape: tuple[Check, ...]) -> list[Any]:
+    if type(value) is not list or len(value) < len(shape):
+        raise RemoteError(f"An array of at least {len(shape)} fields was expected.")
+    return [check(item) for check, item in zip(shape, value, strict=False)]
+
+
+def _integer(low: int, high: int) -> Check:
+    def check(value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise RemoteError("A number was expected, or it is out of its range.")
+        return value
+
+    return check
+
+
+def _octets(*sizes: int) -> Check:
+    """Bytes of one of these sizes; of any size if none is named."""
+
+    def check(value: Any) -> bytes:
+        if type(value) is not bytes or (sizes and len(value) not in sizes):
+            raise RemoteError("Bytes were expected, or they have the wrong length.")
+        return value
+
+    return check
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str or len(value) > limits.TEXT_SIZE_MAX:
+        raise RemoteError("Text was expected, or it is too long.")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if type(value) is not bool:
+        raise RemoteError("True or false was expected.")
+    return value
+
+
+def _many(check: Check) -> Check:
+    def check_all(value: Any) -> tuple[Any, ...]:
+        if type(value) is not list:
+            raise RemoteError("An array was expected.")
+        return tuple([check(item) for item in value])
+
+    return check_all
+
+
+def _optional(check: Check) -> Check:
+    return lambda value: None if value is None else check(value)
+
+
+def _row(make: Callable[..., Any], *shape: Check) -> Check:
+    return lambda value: make(*_fields(value, shape))
+
+
+def _tuple_of(*fields: Any) -> tuple[Any, ...]:
+    return fields
+
+
+def _vector_entry(owner: bytes, *rest: Any) -> msg.VectorEntry:
+    key_epoch, epoch, ver, content_ver, status, head_hash = rest
+    return msg.VectorEntry(owner, Version(key_epoch, epoch, ver), content_ver, status, head_hash)
+
+
+_count = _integer(0, 2**63 - 1)
+_number = _integer(-(2**63), 2**63 - 1)
+_id = _octets(ID_SIZE)
+_signature = _octets(64)
+_content_version = _optional(_row(ContentVersion, _count, _count, _count))
+_signed_head = _row(SignedHead, _octets(), _signature)
+_keydoc = _optional(_row(SignedKeyDoc, _octets(), _signature, _octets()))
+_entry = _row(_vector_entry, _id, *[_count] * 5, _octets(8))
+
+_SHAPES: dict[int, tuple[Callable[..., Any], tuple[Check, ...]]] = {
+    KIND[make]: (make, shape)
+    for make, shape in {
+        msg.Ping: (_count, _number, _octets(0, 16)),
+        msg.Pong: (_count, _number),
+        msg.Probe: (_count, _id),
+        msg.ProbeAnswer: (_count, _id, _number),
+        msg.Bye: (_text, _text),
+        msg.Vouch: (_octets(),),
+        msg.Delta: (
+            _signed_head,
+            _content_version,
+            _many(_row(_tuple_of, _count, _text, _octets())),
+            _many(_row(_tuple_of, _count, _text)),
+            _keydoc,
+        ),
+        msg.Want: (_many(_row(_tuple_of, _id, _content_version)),),
+        msg.Vector: (_many(_integer(0, 255)), _many(_entry), _flag, _flag),
+        msg.Buckets: (_octets(_PRINTS_SIZE),),
+        msg.HopAck: (_count,),
+        msg.Settled: (_many(_count),),
+        msg.Released: (_count, _text, _many(_octets(SHORT_ID_SIZE))),
+    }.items()
+}
+
+
+def _delta_fields(delta: msg.Delta) -> list[Any]:
+    keydoc = delta.keydoc
+    return [
+        [delta.head.head, delta.head.sig],
+        delta.base,
+        delta.puts,
+        delta.deletes,
+        None if keydoc is None else [keydoc.doc, keydoc.sig, keydoc.proof],
+    ]
+
+
+def _vector_fields(vector: msg.Vector) -> list[Any]:
+    entries = [
+        [held.owner, *held.version, held.content_ver, held.status, held.head_hash]
+        for held in vector.entries
+    ]
+    return [vector.buckets, entries, vector.reply, vector.more]
+
+
+_FIELDS_OF: dict[type, Callable[[Any], list[Any]]] = {
+    msg.Ping: lambda it: [it.nonce, it.mesh_ms, it.fingerprint],
+    msg.Pong: lambda it: [it.nonce, it.mesh_ms],
+    msg.Probe: lambda it: [it.nonce, it.target],
+    msg.ProbeAnswer: lambda it: [it.nonce, it.target, it.heard_ms],
+    msg.Bye: lambda it: [it.code, it.detail],
+    msg.Vouch: lambda it: [it.voucher],
+    msg.Delta: _delta_fields,
+    msg.Want: lambda it: [it.owners],
+    msg.Vector: _vector_fields,
+    msg.Buckets: lambda it: [it.prints],
+    msg.HopAck: lambda it: [it.seq],
+    msg.Settled: lambda it: [it.seqs],
+    msg.Released: lambda it: [it.seq, it.code, it.visited],
+}

@@ -1,0 +1,140 @@
+"""The end-to-end seal: only the stack that published the prekey can read a body, and it knows
+which stack sealed it.
+
+`sealed = version(1) | ephemeral(32) | nonce(12) | ChaCha20-Poly1305 ciphertext`. The key is
+HKDF(DH(ephemeral, prekey) | DH(static, prekey)) bound to all four public keys: the first secret
+makes old bodies unreadable once the prekey is gone, the second names the sender (a one-pass
+variant of X3DH and of Noise X). Both sides cache the key, so X25519 is paid once per sender hour
+and prekey. Which prekeys exist and when they change is left to `wire/keys` and `net/identity`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import OrderedDict
+from collections.abc import Callable
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base
+
+from tektonmesh.core.types import SealKey
+from tektonmesh.errors import RemoteError
+from tektonmesh.wire import limits
+
+SEAL_VERSION = 1
+NONCE_SIZE = 12
+TAG_SIZE = 16
+SEAL_OVERHEAD = 1 + 32 + NONCE_SIZE + TAG_SIZE
+"""How much longer a sealed body is than the body."""
+
+_CONTEXT = b"tektonmesh-seal-v1\0"
+_NOT_SEALED_SO = "The body was not sealed so by that sender for this stack."
+
+
+def hkdf_sha256(secret: bytes, salt: bytes, info: bytes) -> bytes:
+    """32 bytes by HKDF (RFC 5869) with HMAC-SHA256; one block of output is all we need."""
+    extracted = hmac.digest(salt, secret, "sha256")
+    return hmac.digest(extracted, info + b"\x01", "sha256")
+
+
+def agree(private: bytes, public: bytes) -> bytes:
+    """X25519 (RFC 7748). Raises RemoteError for a point of small order, whose result is zero."""
+    try:
+        shared: bytes = crypto_scalarmult(private, public)
+    except RuntimeError:
+        raise RemoteError("An X25519 key of the peer is of small order.") from None
+    return shared
+
+
+class _Cache:
+    """The newest few AEAD keys; what was not used for longest goes first."""
+
+    def __init__(self, size_max: int) -> None:
+        self._size_max = size_max
+        self._held: OrderedDict[bytes, ChaCha20Poly1305] = OrderedDict()
+
+    def get(self, name: bytes) -> ChaCha20Poly1305 | None:
+        found = self._held.get(name)
+        if found is not None:
+            self._held.move_to_end(name)
+        return found
+
+    def put(self, name: bytes, key: ChaCha20Poly1305) -> None:
+        self._held[name] = key
+        while len(self._held) > self._size_max:
+            self._held.popitem(last=False)
+
+    def clear(self) -> None:
+        self._held.clear()
+
+
+class Sealer:
+    """The sender's side: one ephemeral key at a time, replaced by `renew` (hourly)."""
+
+    def __init__(self, static_private: bytes, randbytes: Callable[[int], bytes]) -> None:
+        self._static_private = static_private
+        self._static = crypto_scalarmult_base(static_private)
+        self._randbytes = randbytes
+        self._keys = _Cache(limits.SENDER_KEYS_MAX)
+        self.renew()
+
+    def renew(self) -> None:
+        """Take a fresh ephemeral key and forget all keys made with the old one."""
+        self._ephemeral_private = self._randbytes(32)
+        self._ephemeral: bytes = crypto_scalarmult_base(self._ephemeral_private)
+        self._prefix = bytes([SEAL_VERSION]) + self._ephemeral
+        self._keys.clear()
+
+    def seal(self, to: SealKey, aad: bytes, plaintext: bytes) -> bytes:
+        """Raises RemoteError if the recipient published a key of small order."""
+        name = to.prekey + to.static
+        aead = self._keys.get(name)
+        if aead is None:
+            aead = _derive(
+                agree(self._ephemeral_private, to.prekey) + agree(self._static_private, to.prekey),
+                self._ephemeral + self._static + to.static + to.prekey,
+            )
+            self._keys.put(name, aead)
+        nonce = self._randbytes(NONCE_SIZE)
+        return b"".join((self._prefix, nonce, aead.encrypt(nonce, plaintext, aad)))
+
+
+class Opener:
+    """The receiver's side. A key is cached only once it opened something, so that forgeries
+    cannot push out the keys in use."""
+
+    def __init__(self, static: bytes) -> None:
+        self._static = static
+        self._keys = _Cache(limits.RECEIVER_KEYS_MAX)
+
+    def open(
+        self, prekey_private: bytes, key_id: bytes, *, sender: bytes, aad: bytes, sealed: bytes
+    ) -> bytes:
+        """The plaintext. Raises RemoteError for whatever `sender` did not seal so."""
+        if len(sealed) < SEAL_OVERHEAD or sealed[0] != SEAL_VERSION:
+            raise RemoteError("The sealed body is cut or of an unknown version.")
+        ephemeral = sealed[1:33]
+        name = ephemeral + sender + key_id
+        known = self._keys.get(name)
+        aead = known or self._derive(prekey_private, ephemeral, sender)
+        try:
+            plaintext = aead.decrypt(sealed[33:45], sealed[45:], aad)
+        except InvalidTag:
+            raise RemoteError(_NOT_SEALED_SO) from None
+        if known is None:
+            self._keys.put(name, aead)
+        return plaintext
+
+    def _derive(self, prekey_private: bytes, ephemeral: bytes, sender: bytes) -> ChaCha20Poly1305:
+        prekey = crypto_scalarmult_base(prekey_private)
+        return _derive(
+            agree(prekey_private, ephemeral) + agree(prekey_private, sender),
+            ephemeral + sender + self._static + prekey,
+        )
+
+
+def _derive(secrets: bytes, publics: bytes) -> ChaCha20Poly1305:
+    salt = hashlib.sha256(_CONTEXT).digest()
+    return ChaCha20Poly1305(hkdf_sha256(secrets, salt, _CONTEXT + publics))

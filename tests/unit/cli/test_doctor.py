@@ -1,0 +1,108 @@
+"""What the doctor finds, and that it says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tektonmesh.cli.common import Where
+from tektonmesh.cli.doctor import Finding, examine
+from tektonmesh.cli.main import main
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for key in ("TEKTON_ROOT", "TEKTONMESH_SOCKET", "TEKTONMESH_HOME", "TEKTON_REGISTRY_NAME"):
+        monkeypatch.delenv(key, raising=False)
+    home = tmp_path / "home"
+    assert main(["init", "--home", str(home), "--name", "west", "--json"]) == 0
+    return home
+
+
+def findings(home: Path) -> dict[str, list[Finding]]:
+    found: dict[str, list[Finding]] = {}
+    for finding in examine(Where(home=home)):
+        found.setdefault(finding.check, []).append(finding)
+        assert finding.level == "ok" or finding.advice, finding
+    return found
+
+
+def levels(home: Path, check: str) -> list[str]:
+    return [finding.level for finding in findings(home)[check]]
+
+
+def test_a_good_home_without_a_daemon_fails_in_the_daemon_only(home: Path) -> None:
+    failed = [f.check for group in findings(home).values() for f in group if f.level == "fail"]
+    assert failed == ["daemon"]
+
+
+def test_a_missing_home_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    (finding,) = findings(tmp_path / "none")["home"]
+    assert finding.level == "fail"
+    assert finding.advice == f"tektonmesh init --home {tmp_path / 'none'}"
+
+
+def test_a_home_that_others_can_read_fails(home: Path) -> None:
+    home.chmod(0o755)
+    assert levels(home, "home") == ["fail"]
+
+
+def test_a_key_that_others_can_read_fails(home: Path) -> None:
+    (home / "identity" / "op.key").chmod(0o644)
+    (finding,) = findings(home)["keys"]
+    assert finding.level == "fail"
+    assert "op.key" in finding.detail
+
+
+def test_an_identity_that_is_a_link_elsewhere_fails(home: Path) -> None:
+    (home / "identity").rename(home.parent / "elsewhere")
+    (home / "identity").symlink_to(home.parent / "elsewhere")
+    assert levels(home, "identity") == ["fail"]
+
+
+def test_a_home_without_identity_says_how_to_get_one(home: Path) -> None:
+    (home / "identity").rename(home.parent / "elsewhere")
+    (finding,) = findings(home)["identity"]
+    assert "init" in finding.advice
+
+
+def test_a_wrong_setting_fails_with_its_hint(home: Path) -> None:
+    (home / "tektonmesh.toml").write_text("mdsn = true\n")
+    (finding,) = findings(home)["settings"]
+    assert finding.level == "fail"
+    assert "mdns" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("line", "check"),
+    [('share_default = "public"', "sharing"), ('http = "0.0.0.0:7780"', "http")],
+)
+def test_what_is_more_open_than_the_default_is_a_warning(home: Path, line: str, check: str) -> None:
+    (home / "tektonmesh.toml").write_text(line + "\n")
+    assert levels(home, check) == ["warn"]
+
+
+def test_a_secret_that_others_can_read_fails(home: Path) -> None:
+    (home / "tektonmesh.toml").write_text('secret_file = "s"\n')
+    (home / "s").write_text("x" * 40)
+    (home / "s").chmod(0o644)
+    assert levels(home, "secret") == ["fail"]
+
+
+def test_the_exit_code_is_1_when_a_check_fails(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert main(["doctor", "--home", str(home)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.split()[0] in ("ok", "warn", "fail") for line in lines)
+
+
+def test_findings_are_objects_under_json(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    capsys.readouterr()
+    main(["doctor", "--home", str(home), "--json"])
+    for line in capsys.readouterr().out.splitlines():
+        assert set(json.loads(line)) == {"check", "level", "detail", "advice"}

@@ -1,0 +1,371 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tektonmesh.core import dissemination as ds
+from tektonmesh.core.keydoc import Voucher, write_proof
+from tektonmesh.core.messages import Delta, VectorEntry, Want
+from tektonmesh.core.replica import Applied
+from tektonmesh.core.types import ContentVersion, SignedHead, Version
+from tektonmesh.errors import RemoteError
+from tektonmesh.wire.codec import Codec
+from tests.support import Author, Member, join, seed_bytes, sign_keydoc, talk
+
+ONE, TWO, THREE = 1, 2, 3
+
+
+def linked(*links: int, **more: Any) -> Member:
+    """A started member with links that are up and were told nothing but our vector."""
+    member = Member("a", **more).start()
+    for link in links:
+        member.dissemination.link_up(link, seed_bytes(link))
+    return member
+
+
+def deltas(member: Member, link: int) -> list[Delta]:
+    return [message for message in member.taken(link) if isinstance(message, Delta)]
+
+
+def wants(member: Member, link: int) -> list[Want]:
+    return [message for message in member.taken(link) if isinstance(message, Want)]
+
+
+def owners(sent: list[Delta], member: Member) -> list[bytes]:
+    return [member.replica.read_head(delta.head).stack_id for delta in sent]
+
+
+# --- flooding ------------------------------------------------------------------------------------
+
+
+def test_news_go_to_every_link_but_the_one_they_came_from() -> None:
+    member, author = linked(ONE, TWO, THREE), Author()
+    member.receive(TWO, author.delta({"ci/numa": {}}))
+    assert owners(deltas(member, ONE), member) == [author.id]
+    assert owners(deltas(member, THREE), member) == [author.id]
+    assert deltas(member, TWO) == []
+
+
+def test_what_changes_in_one_turn_goes_in_one_piece() -> None:
+    member, author = linked(ONE, TWO), Author()
+    for n in range(3):
+        member.dissemination.on_delta(ONE, author.delta({f"ci/{n}": {}}))
+    member.settle()
+    (sent,) = deltas(member, TWO)
+    assert sent.base is None and len(sent.puts) == 3
+
+
+def test_a_link_that_holds_the_version_before_gets_what_changed() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    (first,) = deltas(member, TWO)
+    assert first.base is None and first.keydoc == author.keydoc
+    member.receive(ONE, author.delta({"ci/x": {}}))
+    (second,) = deltas(member, TWO)
+    assert second.base == ContentVersion(0, 5, 1)
+    assert [key for _, key, _ in second.puts] == ["ci/x"]
+    assert second.keydoc is None
+
+
+def test_news_that_the_other_end_sends_first_are_not_sent_back() -> None:
+    member, author = linked(ONE, TWO), Author()
+    delta = author.delta({"ci/numa": {}})
+    member.dissemination.on_delta(ONE, delta)
+    member.dissemination.on_delta(TWO, delta)
+    member.settle()
+    assert deltas(member, ONE) == deltas(member, TWO) == []
+
+
+def test_a_new_proof_of_membership_rides_along() -> None:
+    member, author = linked(ONE, TWO, mesh_key=None), Author(mesh_key=None)
+    member.trust.admit(author.id)
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    deltas(member, TWO)
+    author.keydoc = sign_keydoc(author.keys, proof=write_proof(Codec(), b"", []))
+    member.receive(ONE, author.delta({"ci/x": {}}))
+    (sent,) = deltas(member, TWO)
+    assert sent.keydoc == author.keydoc
+
+
+def test_heads_that_only_refresh_wait_and_go_together() -> None:
+    member = linked(ONE, TWO)
+    authors = [Author(n) for n in (2, 3)]
+    for author in authors:
+        member.receive(ONE, author.delta({"ci/numa": {}}))
+    deltas(member, TWO)
+    for author in authors:
+        member.receive(ONE, author.delta())
+        member.wait(1.0)
+    assert deltas(member, TWO) == []
+    member.wait(0.6)
+    sent = deltas(member, TWO)
+    assert sorted(owners(sent, member)) == sorted(author.id for author in authors)
+    assert all(delta.puts == () and delta.base is not None for delta in sent)
+
+
+def test_a_change_takes_the_waiting_refresh_along() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    member.receive(ONE, author.delta())
+    member.receive(ONE, author.delta({"ci/x": {}}))
+    assert len(deltas(member, TWO)) == 2
+    member.wait(5)
+    assert deltas(member, TWO) == []
+
+
+def test_a_refresh_behind_a_change_that_waits_does_not_hold_it_up() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.dissemination.on_delta(ONE, author.delta({"ci/numa": {}}))
+    member.dissemination.on_delta(ONE, author.delta())
+    member.settle()
+    (sent,) = deltas(member, TWO)
+    assert member.replica.read_head(sent.head).ver == 2
+
+
+def test_a_refresh_that_the_other_end_has_meanwhile_is_not_sent() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    deltas(member, TWO)
+    refresh = author.delta()
+    member.receive(ONE, refresh)
+    member.receive(TWO, refresh)
+    member.wait(5)
+    assert deltas(member, TWO) == []
+
+
+def test_a_link_that_is_gone_gets_nothing() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.dissemination.on_delta(ONE, author.delta({"ci/numa": {}}))
+    member.dissemination.on_delta(ONE, author.delta())
+    member.dissemination.link_down(TWO)
+    member.dissemination.link_down(9)
+    member.wait(5)
+    assert deltas(member, TWO) == []
+    member.receive(TWO, author.delta({"ci/late": {}}))
+    member.receive(TWO, Want(((author.id, None),)))
+    assert "ci/late" not in (member.shown(author.id) or {})
+    assert member.dissemination.known(TWO, author.id) is None
+
+
+def test_a_large_queue_goes_in_parts_small_owners_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ds, "FLUSH_BYTES", 3000)
+    member = linked(ONE, TWO)
+    sizes = {2: 2, 3: 0, 4: 1}
+    ids = {}
+    for n, size in sizes.items():
+        author = Author(n)
+        ids[size] = author.id
+        values = {f"ci/{at}": b"\xc5\x05\xdc" + bytes(1500) for at in range(size)}
+        member.dissemination.on_delta(ONE, author.delta({"stack/self": {}, **values}))
+    member.settle()
+    first = deltas(member, TWO)
+    assert owners(first, member) == [ids[0], ids[1]]
+    late = Author(5)
+    member.receive(ONE, late.delta({}))
+    assert deltas(member, TWO) == [], "the pause holds for later news too"
+    member.wait(0.25)
+    assert set(owners(deltas(member, TWO), member)) == {ids[2], late.id}
+
+
+def test_what_expired_or_was_forgotten_is_not_sent() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.dissemination.on_delta(ONE, author.delta({"ci/numa": {}}))
+    member.replica.drop(author.id)
+    member.settle()
+    assert deltas(member, TWO) == []
+    assert member.dissemination.known(ONE, author.id) is None
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+def test_what_was_asked_for_is_sent_from_what_the_asker_holds() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    base = ContentVersion(0, 5, 1)
+    member.receive(ONE, author.delta({"ci/x": {}}))
+    deltas(member, TWO)
+    member.receive(TWO, Want(((author.id, base), (seed_bytes("nobody"), None))))
+    (sent,) = deltas(member, TWO)
+    assert sent.base == base and sent.keydoc == author.keydoc
+    member.receive(TWO, Want(((author.id, None),)))
+    (sent,) = deltas(member, TWO)
+    assert sent.base is None and len(sent.puts) == 2
+
+
+def test_an_expired_owner_is_not_told() -> None:
+    member, author = linked(ONE), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    member.wait(400)
+    member.receive(ONE, Want(((author.id, None),)))
+    assert author.id not in owners(deltas(member, ONE), member)
+
+
+def test_a_want_for_too_many_breaks_the_protocol() -> None:
+    member = linked(ONE)
+    with pytest.raises(RemoteError, match="too many"):
+        member.receive(ONE, Want(((bytes(32), None),) * 4097))
+
+
+def test_a_missing_base_is_asked_for_with_what_is_held() -> None:
+    member, author = linked(ONE), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    author.delta({"ci/missed": {}})
+    member.receive(ONE, author.delta({"ci/x": {}}))
+    assert wants(member, ONE) == [Want(((author.id, ContentVersion(0, 5, 1)),))]
+    stranger = Author(3)
+    member.receive(ONE, stranger.delta({"ci/x": {}}, keydoc=False))
+    assert wants(member, ONE) == [Want(((stranger.id, None),))]
+
+
+def test_whoever_sends_something_older_gets_ours() -> None:
+    member, author = linked(ONE, TWO), Author()
+    old = author.delta({"ci/numa": {}})
+    member.receive(ONE, author.delta({"ci/x": {}}, full=True))
+    deltas(member, TWO)
+    member.dissemination.link_up(THREE, seed_bytes(3))
+    member.receive(THREE, old)
+    (sent,) = deltas(member, THREE)
+    assert member.replica.read_head(sent.head).ver == 2
+
+
+def test_whoever_sends_a_head_that_is_not_fresh_gets_nothing_back() -> None:
+    member, author = linked(ONE), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    author.hlc += 10**7
+    member.receive(ONE, author.delta({"ci/x": {}}))
+    assert deltas(member, ONE) == []
+
+
+def test_a_refused_owner_is_not_remembered() -> None:
+    member, author = linked(ONE), Author()
+    member.trust.evict(author.id)
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    assert member.dissemination.known(ONE, author.id) is None
+
+
+def test_every_answer_is_reported() -> None:
+    member, author = linked(ONE), Author()
+    heard: list[tuple[int, bytes, Applied]] = []
+    member.dissemination.watch_answers(lambda *told: heard.append(told))
+    delta = author.delta({"ci/numa": {}})
+    member.receive(ONE, delta)
+    member.receive(ONE, delta)
+    assert heard == [(ONE, author.id, Applied.APPLIED), (ONE, author.id, Applied.STALE)]
+
+
+def test_a_broken_delta_breaks_the_protocol() -> None:
+    member, author = linked(ONE), Author()
+    delta = author.delta({"ci/numa": {}})
+    for broken in (
+        replace(delta, head=SignedHead(b"\xc1", bytes(64))),
+        replace(delta, head=SignedHead(delta.head.head, bytes(64))),
+        replace(delta, puts=()),
+    ):
+        with pytest.raises(RemoteError):
+            member.receive(ONE, broken)
+    assert not member.replica.has(author.id)
+
+
+# --- what vectors teach --------------------------------------------------------------------------
+
+
+def entry_of(author: Author) -> VectorEntry:
+    head = author.head()
+    digest = ds.hash_head(author.sign().head)[:8]
+    return VectorEntry(author.id, head.version, head.content_ver, 0, digest)
+
+
+def test_what_a_link_said_it_holds_is_not_sent_to_it() -> None:
+    member, author = linked(ONE, TWO), Author()
+    delta = author.delta({"ci/numa": {}})
+    member.dissemination.learned(TWO, entry_of(author))
+    member.receive(ONE, delta)
+    assert deltas(member, TWO) == []
+
+
+def test_from_what_a_link_said_changes_are_built() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.dissemination.on_delta(ONE, author.delta({"ci/numa": {}}))
+    member.dissemination.learned(TWO, entry_of(author))
+    member.receive(ONE, author.delta({"ci/x": {}}))
+    (sent,) = deltas(member, TWO)
+    assert sent.base == ContentVersion(0, 5, 1)
+
+
+def test_a_vector_that_crossed_our_news_does_not_undo_them() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    before = entry_of(author)
+    member.receive(ONE, author.delta({"ci/x": {}}))
+    member.dissemination.learned(TWO, before)
+    known = member.dissemination.known(TWO, author.id)
+    assert known is not None and known.version == Version(0, 5, 2)
+
+
+def test_what_strangers_claim_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ds, "OWNERS_MAX", 2)
+    member = linked(ONE)
+    ids = [seed_bytes(n) for n in range(9)]
+    for owner in ids:
+        member.dissemination.learned(ONE, VectorEntry(owner, Version(0, 1, 1), 1, 0, bytes(8)))
+    known = [owner for owner in ids if member.dissemination.known(ONE, owner) is not None]
+    assert known == ids[:4]
+    member.dissemination.learned(9, VectorEntry(ids[0], Version(0, 1, 1), 1, 0, bytes(8)))
+    assert member.dissemination.known(9, ids[0]) is None
+
+
+# --- contradictions and vouchers -----------------------------------------------------------------
+
+
+def test_both_sides_of_a_contradiction_end_with_the_same_head() -> None:
+    one, two = Member("a").start(), Member("b").start()
+    said = [Author(3).delta({key: {}}) for key in ("ci/one", "ci/two")]
+    for member, delta in zip((one, two), said, strict=True):
+        member.replica.apply(delta, 9)
+    link = join(one, ONE, two, TWO)
+    talk(link)
+    owner = Author(3).id
+    assert one.replica.owners[owner].signed == two.replica.owners[owner].signed
+    assert not one.replica.live(owner) and not two.replica.live(owner)
+    assert one.replica.fingerprint() == two.replica.fingerprint()
+
+
+def voucher_by(issuer: Author, subject: Author) -> bytes:
+    mesh = issuer.identity.mesh_id
+    said = Voucher(mesh, subject.id, "member", 2**47, issuer.id).sign(Codec(), issuer.keys)
+    return write_proof(Codec(), b"", [said])
+
+
+def test_an_owner_whose_issuer_comes_later_is_asked_for_again() -> None:
+    issuer, subject = Author(2, mesh_key=None), Author(3, mesh_key=None)
+    subject.keydoc = sign_keydoc(subject.keys, proof=voucher_by(issuer, subject))
+    member = linked(ONE, TWO, mesh_key=None, allowed_ids=(issuer.id,))
+    told = subject.delta({"ci/numa": {}})
+    member.receive(ONE, told)
+    assert not member.replica.has(subject.id)
+    member.receive(TWO, issuer.delta({"ci/x": {}}))
+    assert wants(member, ONE) == [Want(((subject.id, None),))]
+    member.receive(ONE, told)
+    assert member.replica.has(subject.id)
+
+
+def test_an_unproven_owner_of_a_link_that_is_gone_is_not_asked_for() -> None:
+    subject, other = Author(3, mesh_key=None), Author(2, mesh_key=None)
+    member = linked(ONE, TWO, mesh_key=None, allowed_ids=(other.id,))
+    member.receive(ONE, subject.delta({"ci/numa": {}}))
+    member.dissemination.link_down(ONE)
+    member.receive(TWO, other.delta({}))
+    assert wants(member, ONE) == wants(member, TWO) == []
+
+
+def test_the_unproven_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ds, "UNPROVEN_MAX", 2)
+    other = Author(2, mesh_key=None)
+    member = linked(ONE, mesh_key=None, allowed_ids=(other.id,))
+    for n in range(3, 8):
+        member.receive(ONE, Author(n, mesh_key=None).delta({}))
+    member.receive(ONE, other.delta({}))
+    assert len(wants(member, ONE)) == 2

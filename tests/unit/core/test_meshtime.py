@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import pytest
+
+from tektonmesh.core.effects import Notice, Save
+from tektonmesh.core.machine import Env
+from tektonmesh.core.meshtime import MeshTime
+from tektonmesh.wire.codec import pack
+from tests.support import WALL_S, make_env, only, seed_bytes
+
+WALL_MS = int(WALL_S * 1000)
+LOW, HIGH = bytes(32), b"\xff" * 32
+
+
+def make_clock(saved: bytes | None = None) -> tuple[Env, MeshTime]:
+    env = make_env("a")
+    rows = {} if saved is None else {("meta", b"hlc"): saved}
+    return env, MeshTime(env, rows, WALL_S)
+
+
+def hear(clock: MeshTime, link: int, peer: bytes, ahead_ms: int) -> None:
+    """A peer whose clock is `ahead_ms` before the wall clock of the start."""
+    now_ms = int(clock.env.now * 1000) - 1_000_000
+    clock.link_up(link, peer)
+    clock.on_peer(link, WALL_MS + now_ms + ahead_ms, 0.0)
+
+
+def test_alone_the_wall_clock_counts() -> None:
+    env, clock = make_clock()
+    assert clock.now_ms() == WALL_MS
+    env.now += 2.5
+    assert clock.now_ms() == WALL_MS + 2500
+    clock.on_wall(WALL_S + 9)
+    assert clock.now_ms() == WALL_MS + 9000
+
+
+def test_of_two_the_clock_of_the_smaller_id_counts() -> None:
+    _, clock = make_clock()
+    hear(clock, 1, LOW, 7000)
+    assert clock.now_ms() == WALL_MS + 7000
+    clock.drop_link(1)
+    assert clock.now_ms() == WALL_MS
+    hear(clock, 2, HIGH, 7000)
+    assert clock.now_ms() == WALL_MS
+
+
+def test_of_three_the_middle_one_counts() -> None:
+    _, clock = make_clock()
+    hear(clock, 1, LOW, 3_600_000)
+    hear(clock, 2, HIGH, 40)
+    assert clock.now_ms() == WALL_MS + 40
+
+
+def test_two_links_to_one_peer_have_one_vote() -> None:
+    _, clock = make_clock()
+    hear(clock, 1, HIGH, 5000)
+    hear(clock, 2, HIGH, 5000)
+    assert clock.now_ms() == WALL_MS
+
+
+def test_a_peer_s_time_is_half_a_round_trip_old() -> None:
+    _, clock = make_clock()
+    clock.link_up(1, LOW)
+    clock.on_peer(1, WALL_MS, 0.4)
+    assert clock.now_ms() == WALL_MS + 200
+
+
+@pytest.mark.parametrize("mesh_ms", [-1, 2**48, 2**63])
+def test_a_time_that_cannot_be_has_no_vote(mesh_ms: int) -> None:
+    _, clock = make_clock()
+    clock.link_up(1, LOW)
+    clock.on_peer(1, mesh_ms, 0.0)
+    assert clock.now_ms() == WALL_MS
+    assert not clock.heard_peer
+
+
+def test_a_link_that_was_not_announced_has_no_vote() -> None:
+    _, clock = make_clock()
+    clock.on_peer(9, WALL_MS + 5000, 0.0)
+    clock.drop_link(9)
+    assert clock.now_ms() == WALL_MS
+
+
+def test_the_first_word_of_a_link_is_reported_once() -> None:
+    _, clock = make_clock()
+    heard: list[bool] = []
+    clock.watch(lambda: heard.append(clock.heard_peer))
+    hear(clock, 1, LOW, 0)
+    hear(clock, 1, LOW, 5)
+    assert heard == [True]
+
+
+def test_after_the_first_head_it_slews_a_tenth_of_a_second_per_second() -> None:
+    env, clock = make_clock()
+    clock.note_signed(clock.now_ms())
+    hear(clock, 1, LOW, 5000)
+    assert clock.now_ms() == WALL_MS
+    env.now += 10
+    assert clock.now_ms() == WALL_MS + 11_000
+    env.now += 100
+    assert clock.now_ms() == WALL_MS + 115_000
+
+
+def test_it_slews_back_as_slowly_and_never_runs_backwards() -> None:
+    env, clock = make_clock()
+    clock.note_signed(clock.now_ms())
+    hear(clock, 1, LOW, -5000)
+    env.now += 10
+    assert clock.now_ms() == WALL_MS + 9000
+
+
+def test_it_never_falls_below_what_was_signed() -> None:
+    env, clock = make_clock()
+    clock.note_signed(WALL_MS + 4000)
+    assert clock.now_ms() == WALL_MS + 4000
+    env.now += 5
+    assert clock.now_ms() == WALL_MS + 5000
+
+
+def test_what_was_signed_is_remembered_across_starts() -> None:
+    env, clock = make_clock()
+    clock.note_signed(WALL_MS + 4000)
+    (save,) = only(env.take(), Save)
+    ((table, key, value),) = save.rows
+    assert (table, key) == ("meta", b"hlc")
+    assert make_clock(value)[1].now_ms() == WALL_MS + 4000
+
+
+@pytest.mark.parametrize("row", [b"\xc1", pack("text"), pack(True), pack(2**60), pack(-1)])
+def test_a_damaged_memory_counts_as_none(row: bytes) -> None:
+    assert make_clock(row)[1].now_ms() == WALL_MS
+
+
+def test_a_head_is_fresh_within_its_lease_and_the_slack_on_both_sides() -> None:
+    _, clock = make_clock()
+    assert clock.fresh(WALL_MS - 330_000, 300)
+    assert not clock.fresh(WALL_MS - 330_001, 300)
+    assert clock.fresh(WALL_MS + 30_000, 300)
+    assert not clock.fresh(WALL_MS + 30_001, 300)
+
+
+def test_no_lease_counts_for_more_than_900_seconds() -> None:
+    _, clock = make_clock()
+    assert clock.fresh(WALL_MS - 930_000, 10**6)
+    assert not clock.fresh(WALL_MS - 930_001, 10**6)
+
+
+def test_more_than_a_minute_off_the_vote_is_an_alarm_until_it_is_made_up() -> None:
+    env, clock = make_clock()
+    clock.note_signed(clock.now_ms())
+    hear(clock, 1, LOW, 61_000)
+    assert clock.alarm
+    hear(clock, 1, LOW, 61_000)
+    (notice,) = only(env.take(), Notice)
+    assert (notice.kind, notice.data) == ("clock_alarm", {"disagreement_s": 61.0})
+    env.now += 20
+    assert not clock.alarm
+
+
+def test_a_signed_future_is_an_alarm_too() -> None:
+    _, clock = make_clock(pack(WALL_MS + 3_600_000))
+    assert clock.alarm
+    clock.on_wall(WALL_S + 3590)
+    assert not clock.alarm
+
+
+def test_before_the_first_head_it_steps_and_there_is_no_alarm() -> None:
+    _, clock = make_clock()
+    hear(clock, 1, LOW, 3_600_000)
+    assert not clock.alarm
+    assert clock.now_ms() == WALL_MS + 3_600_000
+
+
+def test_nodes_that_hear_each_other_agree() -> None:
+    env, clock = make_clock()
+    for link in range(8):
+        hear(clock, link, seed_bytes(link), 1000 * link)
+    assert WALL_MS + 3000 <= clock.now_ms() <= WALL_MS + 4000
+    assert not env.take()
