@@ -9,7 +9,6 @@ programs are opened by `api`, on top of this.
 from __future__ import annotations
 
 import logging
-import random
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
@@ -31,6 +30,7 @@ from tektonmesh.errors import MeshError, StoreError
 from tektonmesh.net import mdns
 from tektonmesh.net.addresses import dialable, parse_ip
 from tektonmesh.net.asks import Asks, Heard, Make
+from tektonmesh.net.chance import SystemChance
 from tektonmesh.net.credentials import Credentials
 from tektonmesh.net.dial import Dialler
 from tektonmesh.net.drive import Drive
@@ -108,7 +108,7 @@ class Daemon:
             settings_of(self.config, self._credentials.mesh_keys, tuple(self.listen)),
             crypto=self._credentials.keys,
             codec=Codec(),
-            chance=random.SystemRandom(),
+            chance=SystemChance(),
             saved=saved,
             now=now,
             wall_s=self.started_wall,

@@ -19,6 +19,7 @@ from pathlib import Path
 from tektonmesh.core.keydoc import KEYDOC_CONTEXT, KeyDoc, mac_proof
 from tektonmesh.core.types import Identity, SignedKeyDoc
 from tektonmesh.errors import LocalError, StoreError
+from tektonmesh.net.chance import SystemChance
 from tektonmesh.wire import limits
 from tektonmesh.wire.codec import Codec
 from tektonmesh.wire.keys import SEED_SIZE, Keys, mesh_id_of
@@ -164,7 +165,7 @@ def _load(folder: Path) -> Keys:
     _check_folder(folder)
     root, op, box = (_read_key(folder, kind) for kind in KEY_KINDS)
     prekeys = [seed for _, seed in _read_prekeys(folder / PREKEYS_FILE)]
-    return Keys.from_seeds(root, op, box, *prekeys, randbytes=os.urandom)
+    return Keys.from_seeds(root, op, box, *prekeys, randbytes=SystemChance().randbytes)
 
 
 def _exists(path: Path) -> bool:

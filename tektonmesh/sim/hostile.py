@@ -127,3 +127,5 @@ HOSTILE: dict[str, type[Node]] = {
     "equivocator": Equivocator,
     "replayer": Replayer,
 }
+RESTLESS = ("alterer", "forger")
+"""Those whose links are closed for what they send, again and again."""

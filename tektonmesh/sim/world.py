@@ -26,7 +26,7 @@ from tektonmesh.sim.disk import Write
 from tektonmesh.sim.faults import Faults
 from tektonmesh.sim.gauges import gauges
 from tektonmesh.sim.host import Host, Run
-from tektonmesh.sim.hostile import HOSTILE
+from tektonmesh.sim.hostile import HOSTILE, RESTLESS
 from tektonmesh.sim.keyring import MESH_KEY, Memory, WorldCrypto, host_keys
 from tektonmesh.sim.network import Network
 from tektonmesh.sim.options import Options, edges_of
@@ -172,9 +172,9 @@ class World:
         )
 
     def _holding(self, node: Node) -> bytes | tuple[ContentVersion, ...]:
-        """What a node holds, to compare: the fingerprint, or, where a liar never rests, the
-        versions of the honest owners."""
-        if not self.options.hostile:
+        """What a node holds, to compare: the fingerprint, or, where a liar's links and with them
+        its records never rest, the versions of the honest owners."""
+        if not any(kind in RESTLESS for kind in self._hostile.values()):
             return node.replica.fingerprint()
         owners = node.replica.owners
         honest = [host.stack_id for host in self.hosts if self.honest(host)]

@@ -18,7 +18,7 @@ from dataclasses import replace
 from tektonmesh.sim.options import draw
 from tektonmesh.sim.world import World
 for seed in {seeds}:
-    world = World(replace(draw(seed), deep_trace=True))
+    world = World(replace(draw(seed, 5), deep_trace=True, duration_s=8.0))
     world.run()
     print(seed, world.trace, world.turns)
 """

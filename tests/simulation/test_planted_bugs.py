@@ -154,7 +154,7 @@ def entries(self, buckets):
     return [found[owner] for owner in set(found)]
 Replica.entries = entries
 
-world = World(replace(draw(11, 8), deep_trace=True, duration_s=10.0))
+world = World(replace(draw(11, 5), deep_trace=True, duration_s=6.0))
 world.run()
 print(world.trace)
 """
