@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tektonmesh.api.dialect import Reply, Request
     from tektonmesh.errors import MeshError
 
-    __version__: str
+__version__ = "0.1.0"
 
 __all__ = ["Client", "MeshError", "Reply", "ReplyStream", "Request", "__version__"]
 
@@ -27,10 +27,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from tektonmesh.config.version import package_version
-
-        return package_version()
     if name in _HOMES:
         from importlib import import_module
 

@@ -14,7 +14,7 @@ from tektonmesh.core.head import Head
 from tektonmesh.core.keydoc import KEYDOC_CONTEXT, KeyDoc, hash_doc, mac_proof
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
-from tektonmesh.core.messages import Buckets, Delta, Vector, Vouch, Want
+from tektonmesh.core.messages import Buckets, Delta, Refuses, Vector, Vouch, Want
 from tektonmesh.core.owner import Owner
 from tektonmesh.core.record import RecordSet, kind_of
 from tektonmesh.core.replica import Change, Replica
@@ -282,6 +282,7 @@ class Member:
             Want: self.dissemination.on_want,
             Vector: self.antientropy.on_vector,
             Buckets: self.antientropy.on_buckets,
+            Refuses: self.antientropy.on_refuses,
             Vouch: self.trust.on_vouch,
         }
         table[type(message)](link, message)

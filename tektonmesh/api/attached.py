@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tektonmesh.api import validate
 from tektonmesh.api.dialect import shown_body
 from tektonmesh.api.lines import BACKLOG_MAX, LineSocket
 from tektonmesh.api.operations import body_of
@@ -24,6 +25,9 @@ told `busy`, and the connection is spared."""
 
 _CODES = ("busy", "refused", "ci_failed", "ci_offline", "timeout", "too_large", "bad_request")
 """What a CI may say of its own failure; any other code becomes `ci_failed`."""
+
+DETAIL_SIZE_MAX = 1000
+"""Characters of what a CI says of its failure that its asker gets to read."""
 
 
 class Attached:
@@ -107,7 +111,9 @@ class Attached:
             self._daemon.inject(ev.ReplyChunk(delivery, data))
 
     def _fail(self, delivery: int, code: str, detail: str) -> None:
-        self._daemon.inject(ev.ReplyFailed(delivery, code, detail[:1000]))
+        # JSON can spell halves of surrogate pairs, which no other encoding can.
+        sayable = detail[:DETAIL_SIZE_MAX].encode("utf-8", "replace").decode()
+        self._daemon.inject(ev.ReplyFailed(delivery, code, sayable))
 
 
 def _reply(result: Any) -> tuple[bytes, str]:
@@ -118,7 +124,5 @@ def _reply(result: Any) -> tuple[bytes, str]:
         result = {}
     if not isinstance(result, dict):
         raise MeshError("a result is text or an object with 'body'.", code="bad_request")
-    content_type = result.get("content_type", "text/plain")
-    if not isinstance(content_type, str) or len(content_type) > 100:
-        raise MeshError("'content_type' is not a short text.", code="bad_request")
+    content_type = validate.text(result, "content_type", default="text/plain", size_max=100)
     return body_of(result), content_type

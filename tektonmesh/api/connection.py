@@ -67,14 +67,13 @@ class Connection:
     async def _read_all(self) -> None:
         try:
             while (batch := await self._lines.read()) is not None:
-                for line in batch:
-                    self._take(line)
-                self._lines.flush()
+                with self._operations.daemon.rounds:
+                    for line in batch:
+                        self._take(line)
                 while self._under_way >= CALLS_MAX:
                     await self._changed()
         except LocalError as error:
             self._lines.write(jsonrpc.write_error(None, error))
-            self._lines.flush()
             return
         if self._lines.rest.strip():
             # `printf '{...}' | nc -U` ends without a line end.

@@ -14,7 +14,7 @@ from tektonmesh.errors import MeshError
 
 LATENCY_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 MESSAGES_KEPT = 1000
-"""Histories of the newest messages; about 300 bytes each."""
+"""Histories of the newest messages; about 200 bytes each."""
 
 
 class Histogram:
@@ -51,7 +51,7 @@ class Figures:
         self.local = 0
         self.remote = 0
         self.failures: dict[str, int] = {}
-        self.messages: dict[str, dict[str, Any]] = {}
+        self._messages: dict[str, tuple[str, float, float]] = {}
 
     def answered(self, result: Mapping[str, Any], started: float, now: float) -> None:
         """A reply came (or, without one asked for, the message was taken over)."""
@@ -62,7 +62,7 @@ class Figures:
         elif path:
             self.local += 1
         state = "answered" if path else "accepted"
-        self._keep(str(result["id"]), state, [("accepted", started), (state, now)])
+        self._keep(str(result["id"]), state, started, now)
 
     def failed(self, error: MeshError, now: float) -> None:
         """The mesh or the CI could not; errors that carry an `id` get a history."""
@@ -70,10 +70,20 @@ class Figures:
         self.failures[code] = self.failures.get(code, 0) + 1
         msg_id = error.data.get("id")
         if isinstance(msg_id, str):
-            self._keep(msg_id, "failed", [("failed", now)])
+            self._keep(msg_id, "failed", now, now)
 
-    def _keep(self, msg_id: str, state: str, transitions: list[tuple[str, float]]) -> None:
-        steps = {name: {"state": name, "at": round(at, 3)} for name, at in transitions}
-        self.messages[msg_id] = {"id": msg_id, "state": state, "transitions": list(steps.values())}
-        if len(self.messages) > MESSAGES_KEPT:
-            del self.messages[next(iter(self.messages))]
+    def history(self, msg_id: str) -> dict[str, Any] | None:
+        """`{"id", "state", "transitions": [{"state", "at"}]}` of one of the newest messages."""
+        kept = self._messages.get(msg_id)
+        if kept is None:
+            return None
+        state, started, now = kept
+        steps = [{"state": state, "at": round(now, 3)}]
+        if state == "answered":
+            steps.insert(0, {"state": "accepted", "at": round(started, 3)})
+        return {"id": msg_id, "state": state, "transitions": steps}
+
+    def _keep(self, msg_id: str, state: str, started: float, now: float) -> None:
+        self._messages[msg_id] = (state, started, now)
+        if len(self._messages) > MESSAGES_KEPT:
+            del self._messages[next(iter(self._messages))]

@@ -1,8 +1,9 @@
 """A local stream socket as lines in and bytes out, without a copy or a task more than needed.
 
-It decides how much may wait for a slow reader and when bytes leave: all answers to one read go in
-one write. What the lines mean is decided in `connection`. Trio's own stream is not used here
-because a checkpoint and a lock per send cost a third of a local round trip.
+It decides how much may wait for a slow reader; bytes leave at the end of the round that made them,
+so that all answers to one read go in one write. What the lines mean is decided in `connection`.
+Trio's own stream is not used here because a checkpoint and a lock per send cost a third of a local
+round trip.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import deque
 
 import trio
 
+from tektonmesh.net.rounds import ROUND_BYTES, Rounds
 from tektonmesh.wire.jsonrpc import LineReader
 
 READ_SIZE = 65_536
@@ -26,16 +28,17 @@ WRITE_SIZE = 262_144
 class LineSocket:
     """Owns a connected, non-blocking socket. `write` may be called from anywhere at any time."""
 
-    def __init__(self, sock: socket.socket, first: bytes) -> None:
+    def __init__(self, sock: socket.socket, first: bytes, rounds: Rounds) -> None:
         self._sock = sock
+        self._rounds = rounds
         self._first = first
         self._reader = LineReader()
         self._out: deque[bytes] = deque()
         self.backlog = 0
-        self._held = False
+        self._stuck = False
         self._broken = False
         self._news = trio.Event()
-        self._room = trio.Event()
+        self._room: trio.Event | None = None
 
     @property
     def rest(self) -> bytes:
@@ -43,9 +46,8 @@ class LineSocket:
         return self._reader.rest
 
     async def read(self) -> list[bytes] | None:
-        """The lines that came, possibly none yet; None at the end of the stream. Until the next
-        `flush`, what is written waits, so that the answers to these lines leave together. Raises
-        LocalError (`too_large`) for an endless line."""
+        """The lines that came, possibly none yet; None at the end of the stream. Raises LocalError
+        (`too_large`) for an endless line."""
         data, self._first = self._first, b""
         while not data:
             await trio.lowlevel.wait_readable(self._sock.fileno())
@@ -57,7 +59,6 @@ class LineSocket:
                 return None
             if not data:
                 return None
-        self._held = True
         return self._reader.feed(data)
 
     def write(self, data: bytes) -> None:
@@ -68,27 +69,31 @@ class LineSocket:
         self.backlog += len(data)
         if self.backlog > BACKLOG_MAX:
             self.break_off()
-        elif not self._held:
-            self._news.set()
+        elif not self._stuck:
+            if self.backlog < ROUND_BYTES:
+                self._rounds.at_end(self._flush)
+            else:
+                self._flush()
 
-    def flush(self) -> None:
-        """Send what was written since `read`; the rest follows as the other side reads."""
-        self._held = False
-        if self._out and self._send_some():
+    def _flush(self) -> None:
+        """Send what was written; the rest follows as the other side reads."""
+        if self._out and not self._stuck and self._send_some():
+            self._stuck = True
             self._news.set()
 
     async def write_out(self) -> None:
-        """Send for ever what `flush` could not. One task per connection runs this."""
+        """Send for ever what found the kernel full. One task per connection runs this."""
         while True:
             await self._news.wait()
             self._news = trio.Event()
-            while not self._held and self._send_some():
+            while self._send_some():
                 await trio.lowlevel.wait_writable(self._sock.fileno())
+            self._stuck = False
 
     async def room(self) -> None:
         """Wait until the other side has read most of what was sent to it."""
         while self.backlog > BACKLOG_HIGH and not self._broken:
-            self._news.set()
+            self._room = self._room or trio.Event()
             await self._room.wait()
 
     def break_off(self) -> None:
@@ -111,7 +116,6 @@ class LineSocket:
 
     def close(self) -> None:
         """Send what goes without waiting, then close. The tasks of this socket have ended."""
-        self._held = False
         while self._out and not self._broken and self._send_some(once=True):
             continue
         trio.lowlevel.notify_closing(self._sock.fileno())
@@ -144,6 +148,6 @@ class LineSocket:
         return b"".join(parts)
 
     def _make_room(self) -> None:
-        if self.backlog <= BACKLOG_HIGH:
-            room, self._room = self._room, trio.Event()
-            room.set()
+        if self._room is not None and self.backlog <= BACKLOG_HIGH:
+            self._room.set()
+            self._room = None

@@ -139,7 +139,7 @@ class Operations:
     def message(self, params: Params) -> dict[str, Any]:
         """`{"id"}`: what became of a message that was sent from here."""
         wanted = validate.text(params, "id", default="", size_max=64)
-        found = self.figures.messages.get(wanted)
+        found = self.figures.history(wanted)
         if found is None:
             raise LocalError(
                 f"No message with the id '{wanted}' was sent from here of late.",

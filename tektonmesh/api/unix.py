@@ -195,7 +195,7 @@ async def _first_bytes(sock: socket.socket) -> bytes:
 
 
 async def _serve_lines(sock: socket.socket, first: bytes, operations: Operations) -> None:
-    lines = LineSocket(sock, first)
+    lines = LineSocket(sock, first, operations.daemon.rounds)
     try:
         if first[:1] == b"{":
             await Connection(operations, lines, trusted=True).serve()

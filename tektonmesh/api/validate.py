@@ -11,11 +11,14 @@ import ipaddress
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from tektonmesh.errors import LocalError
 from tektonmesh.net.endpoints import FORMATS
+from tektonmesh.net.reach import same_file
 
 SHARES = ("public", "partners", "private")
 STACK_TYPES = ("tekton", "external")
@@ -31,6 +34,7 @@ HEADER_SIZE_MAX = 4096
 LEASE_MAX_S = 30 * 86400.0
 
 _NAME = re.compile(NAME_PATTERN)
+_UNPLAIN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _STACK_FACTS = ("version", "ci_count", "specialties")
 _READ_KEYS = (
@@ -45,7 +49,23 @@ def field_error(field: str, detail: str, hint: str = "") -> LocalError:
     return LocalError(f"The field '{field}' {detail}.", hint=hint, data={"field": field})
 
 
-def registration(given: Mapping[str, Any], *, via: str, attach: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where endpoints may lead from a door: this machine's loopback always, besides it the
+    `hosts` that the owner allowed, and with `unix` Unix sockets other than `own_socket`."""
+
+    hosts: tuple[str, ...] = ()
+    unix: bool = True
+    own_socket: Path | None = None
+
+
+ANY_LOCAL = Places()
+LOOPBACK_ONLY = Places(unix=False)
+
+
+def registration(
+    given: Mapping[str, Any], *, via: str, attach: bool = False, places: Places = ANY_LOCAL
+) -> dict[str, Any]:
     """The normalised `spec` of `core.events.RegisterCi`, from any of the three forms.
 
     `attach` says that the caller's connection can take messages; it is used where no endpoint is
@@ -58,7 +78,8 @@ def registration(given: Mapping[str, Any], *, via: str, attach: bool = False) ->
     if sum(len(word.encode()) + 2 for word in specialties + capabilities) > WORDS_BYTES_MAX:
         raise field_error("capabilities", f"and 'specialties' exceed {WORDS_BYTES_MAX} bytes")
     metadata = _metadata(given, facts)
-    how = _stack_way(given, metadata) if whole_stack else _ci_way(given, metadata, attach)
+    way = _Way(given, metadata, places)
+    how = way.of_stack() if whole_stack else way.of_ci(attach)
     return {
         "name": ci_name("name", given.get("name")),
         "type": kind,
@@ -103,7 +124,7 @@ def text(given: Mapping[str, Any], field: str, *, default: str, size_max: int) -
 
 
 def _is_plain(value: str) -> bool:
-    return not any(code < 32 or code == 127 or 0xD800 <= code < 0xE000 for code in map(ord, value))
+    return _UNPLAIN.search(value) is None
 
 
 def flag(given: Mapping[str, Any], field: str, default: bool = False) -> bool:
@@ -194,61 +215,69 @@ def _metadata(given: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, A
 # --- how messages reach it -----------------------------------------------------------------------
 
 
-def _ci_way(given: Mapping[str, Any], metadata: dict[str, Any], attach: bool) -> dict[str, Any]:
-    if given.get("endpoint") is not None:
-        return _http_way(given, "endpoint", given["endpoint"], metadata)
-    if given.get("port") is not None:
-        path = given.get("message_endpoint") or "/"
-        if isinstance(path, str) and path.startswith(("http://", "https://")):
-            return _http_way(given, "message_endpoint", path, metadata)
-        url = f"http://127.0.0.1:{_port(given['port'])}{_path(path)}"
-        return _http_way(given, "message_endpoint", url, metadata)
-    if given.get("message_endpoint") is not None:
-        return _http_way(given, "message_endpoint", given["message_endpoint"], metadata)
-    return {"kind": "attached"} if attach else {"kind": "none"}
+class _Way:
+    """How one registration says that its messages reach it; `metadata` takes what is only shown."""
+
+    def __init__(
+        self, given: Mapping[str, Any], metadata: dict[str, Any], places: Places
+    ) -> None:
+        self._given = given
+        self._metadata = metadata
+        self._places = places
+
+    def of_ci(self, attach: bool) -> dict[str, Any]:
+        given = self._given
+        if given.get("endpoint") is not None:
+            return self._http("endpoint", given["endpoint"])
+        if given.get("port") is not None:
+            path = given.get("message_endpoint") or "/"
+            if isinstance(path, str) and path.startswith(("http://", "https://")):
+                return self._http("message_endpoint", path)
+            url = f"http://127.0.0.1:{_port(given['port'])}{_path(path)}"
+            return self._http("message_endpoint", url)
+        if given.get("message_endpoint") is not None:
+            return self._http("message_endpoint", given["message_endpoint"])
+        return {"kind": "attached"} if attach else {"kind": "none"}
+
+    def of_stack(self) -> dict[str, Any]:
+        """A stack at a remote host is listed and waits for approval; its URL is never fetched
+        before (docs/design/security.md, endpoints). On this machine it is reached by HTTP."""
+        given, metadata = self._given, self._metadata
+        host, protocol = given["host"], given.get("protocol") or "http"
+        if not isinstance(host, str) or not host or any(letter in host for letter in "/@?# "):
+            raise field_error("host", "must be a host name or an address")
+        if protocol not in ("http", "https"):
+            raise field_error("protocol", "must be http or https")
+        port = _port(given["port"]) if given.get("port") is not None else None
+        path = _path(given.get("message_endpoint") or "/api/federated/message")
+        metadata |= {"host": host, "protocol": protocol, "message_endpoint": path}
+        if port is not None:
+            metadata["port"] = port
+        if not is_loopback(host):
+            metadata["state"] = "pending"
+            return {"kind": "none"}
+        shown = f"[{host}]" if ":" in host else host
+        where = f"{protocol}://{shown}" + (f":{port}" if port is not None else "") + path
+        return self._http("host", where, form="tekton_federated")
+
+    def _http(self, field: str, url: Any, *, form: str = "json_simple") -> dict[str, Any]:
+        given = self._given
+        url = local_url(field, url, self._places)
+        chosen = "format" if given.get("format") is not None else "message_format"
+        form = text(given, chosen, default=form, size_max=WORD_SIZE_MAX)
+        headers = _headers(given.get("headers"))
+        if form not in FORMATS:
+            if chosen == "format":
+                raise field_error("format", "must be one of " + ", ".join(FORMATS))
+            # A real component's word, such as "rhetor_socket": listed, nothing here reaches it.
+            self._metadata |= {"message_format": form, "endpoint": url}
+            return {"kind": "none"}
+        return {"kind": "http", "url": url, "format": form, "headers": headers}
 
 
-def _stack_way(given: Mapping[str, Any], metadata: dict[str, Any]) -> dict[str, Any]:
-    """A stack at a remote host is listed and waits for approval; its URL is never fetched before
-    (docs/design/security.md, endpoints). On this machine it is reached by HTTP."""
-    host, protocol = given["host"], given.get("protocol") or "http"
-    if not isinstance(host, str) or not host or any(letter in host for letter in "/@?# "):
-        raise field_error("host", "must be a host name or an address")
-    if protocol not in ("http", "https"):
-        raise field_error("protocol", "must be http or https")
-    port = _port(given["port"]) if given.get("port") is not None else None
-    path = _path(given.get("message_endpoint") or "/api/federated/message")
-    metadata |= {"host": host, "protocol": protocol, "message_endpoint": path}
-    if port is not None:
-        metadata["port"] = port
-    if not is_loopback(host):
-        metadata["state"] = "pending"
-        return {"kind": "none"}
-    shown = f"[{host}]" if ":" in host else host
-    where = f"{protocol}://{shown}" + (f":{port}" if port is not None else "") + path
-    given = {"message_format": "tekton_federated"} | dict(given)
-    return _http_way(given, "host", where, metadata)
-
-
-def _http_way(
-    given: Mapping[str, Any], field: str, url: Any, metadata: dict[str, Any]
-) -> dict[str, Any]:
-    url = local_url(field, url)
-    chosen = "format" if given.get("format") is not None else "message_format"
-    form = text(given, chosen, default="json_simple", size_max=WORD_SIZE_MAX)
-    headers = _headers(given.get("headers"))
-    if form not in FORMATS:
-        if chosen == "format":
-            raise field_error("format", "must be one of " + ", ".join(FORMATS))
-        # A real component's word, such as "rhetor_socket": it is listed, nothing here reaches it.
-        metadata |= {"message_format": form, "endpoint": url}
-        return {"kind": "none"}
-    return {"kind": "http", "url": url, "format": form, "headers": headers}
-
-
-def local_url(field: str, value: Any) -> str:
-    """A URL on this machine: loopback, or `http+unix://` and a socket's quoted path; no user, no
-    fragment. `net.reach` checks again whenever it calls."""
+def local_url(field: str, value: Any, places: Places = ANY_LOCAL) -> str:
+    """A URL to one of the `places`: loopback, an allowed host, or `http+unix://` and a socket's
+    quoted path; no user, no fragment. `net.reach` checks again whenever it calls."""
     if not isinstance(value, str) or len(value) > 2048 or not value.isprintable() or " " in value:
         raise field_error(field, "must be a URL, such as http://127.0.0.1:8000/message")
     try:
@@ -258,6 +287,11 @@ def local_url(field: str, value: Any) -> str:
     except ValueError:
         raise field_error(field, f"is '{value[:100]}', which is not a URL") from None
     if parts.scheme == "http+unix" and parts.netloc.lower().startswith("%2f"):
+        if not places.unix:
+            raise field_error(field, "cannot be a Unix socket here")
+        own = places.own_socket
+        if own is not None and same_file(unquote(parts.netloc), own):
+            raise field_error(field, "is this daemon's own socket")
         return value
     if parts.scheme not in ("http", "https") or not host:
         raise field_error(field, "must begin with http:// or https:// and a host")
@@ -265,7 +299,7 @@ def local_url(field: str, value: Any) -> str:
         raise field_error(field, "must not hold a user or password", "Put these into 'headers'.")
     if parts.fragment:
         raise field_error(field, "must not hold a fragment ('#')")
-    if not is_loopback(host):
+    if not is_loopback(host) and host.lower() not in places.hosts:
         hint = "An endpoint is on this machine; run a daemon beside a CI that lives elsewhere."
         raise field_error(field, f"points to '{host}', which is not this machine", hint)
     return value

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tektonmesh import __version__
 from tektonmesh.cli.common import Where
-from tektonmesh.config.version import package_version
 from tektonmesh.errors import MeshError
 
 DISK_LOW_BYTES = 200 << 20
@@ -65,7 +65,7 @@ def check_python(_patient: Patient) -> Iterator[Finding]:
     if sys.version_info[:2] < _PYTHON_MIN:
         yield Finding("python", "fail", f"Python {running}", "Use Python 3.11 or later.")
     else:
-        yield Finding("python", "ok", f"Python {running}, tektonmesh {package_version()}")
+        yield Finding("python", "ok", f"Python {running}, tektonmesh {__version__}")
 
 
 def check_packages(_patient: Patient) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from tektonmesh import __version__
 from tektonmesh.cli.common import Where, where_options
 from tektonmesh.cli.failures import exit_code_of
 from tektonmesh.cli.verbs import GROUPS, SELECTORS, VERBS
@@ -65,9 +66,7 @@ def _unknown_verb(word: str) -> str:
 
 def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from tektonmesh.config.version import package_version
-
-        click.echo(f"tektonmesh {package_version()}")
+        click.echo(f"tektonmesh {__version__}")
         ctx.exit()
 
 

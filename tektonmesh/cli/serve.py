@@ -64,7 +64,7 @@ async def _run(config: Config) -> int:
     from tektonmesh.net.daemon import open_daemon
     from tektonmesh.net.log import log_to_stderr
 
-    log_to_stderr(config.log_level)
+    log_to_stderr(config.log_level, as_json=config.log_json)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with open_daemon(config) as daemon, open_doors(daemon):
             _say_ready(config, daemon)

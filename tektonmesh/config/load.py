@@ -57,6 +57,10 @@ class Config:
     refresh_s: float | None
     tekton_root: Path | None
     log_level: str
+    lease_s: float | None = None
+    allow_endpoint_hosts: tuple[str, ...] = ()
+    allow_uids: tuple[int, ...] = ()
+    log_json: bool = False
 
     def __repr__(self) -> str:
         return f"Config(home={str(self.home)!r}, name={self.name!r}, mesh={self.mesh!r})"
@@ -97,6 +101,10 @@ def load_config(home: Path, overrides: Mapping[str, Any] | None = None) -> Confi
         refresh_s=chosen.get("refresh_s"),
         tekton_root=tekton_root(environ),
         log_level=chosen.get("log_level", "info"),
+        lease_s=_lease(home, chosen),
+        allow_endpoint_hosts=chosen.get("allow_endpoint_hosts", ()),
+        allow_uids=chosen.get("allow_uids", ()),
+        log_json=chosen.get("log_json", False),
     )
 
 
@@ -144,6 +152,17 @@ def _admission(home: Path, chosen: Mapping[str, Any], *, own_mesh: bool) -> str:
             hint="Name one with secret_file or --secret-file.",
         )
     return admission or ("secret" if own_mesh else "allowlist")
+
+
+def _lease(home: Path, chosen: Mapping[str, Any]) -> float | None:
+    lease_s: float | None = chosen.get("lease_s")
+    refresh_s = chosen.get("refresh_s")
+    if lease_s is not None and refresh_s is not None and lease_s < 2 * refresh_s:
+        raise LocalError(
+            f"{home}: lease_s is {lease_s:g} and refresh_s is {refresh_s:g}.",
+            hint="A lease must hold for at least two signs of life.",
+        )
+    return lease_s
 
 
 def _http(chosen: Mapping[str, Any], environ: Mapping[str, str]) -> str | None:

@@ -88,6 +88,23 @@ def _list(
     return read
 
 
+def _endpoint_host(value: str, where: str) -> str:
+    host = value.strip("[]").lower()
+    if not host or any(letter in host for letter in "/@?#* ") or host.count(":") == 1:
+        raise _wrong(where, value, "a host name or an address, without scheme and port")
+    return host
+
+
+def _uids(value: Any, where: str) -> tuple[int, ...]:
+    plain = isinstance(value, list) and all(
+        isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 2**32 - 1
+        for item in value
+    )
+    if not plain:
+        raise _wrong(where, value, "a list of user ids, such as [1001]")
+    return tuple(value)
+
+
 def _listen_address(value: str, where: str) -> str:
     return check_address(value, where, port_zero=True)
 
@@ -192,11 +209,41 @@ SETTINGS: tuple[Setting, ...] = (
         "Seconds between two signs of life in the registry; three without one end the lease.",
     ),
     Setting(
+        "lease_s",
+        _number(3, 900),
+        "three times refresh_s",
+        "300",
+        "Seconds without a sign of life after which others drop this stack from the registry.",
+    ),
+    Setting(
+        "allow_endpoint_hosts",
+        _list(_endpoint_host),
+        "[]",
+        '["192.168.1.20"]',
+        "Hosts besides this machine to which the endpoints of your CIs may point: names or\n"
+        "addresses, exactly as the endpoint writes them.",
+    ),
+    Setting(
+        "allow_uids",
+        _uids,
+        "[]",
+        "[1001]",
+        "Users besides you and root who may use the Unix socket (put it where they can reach\n"
+        "it with --socket). They may register CIs and send; the daemon stays yours.",
+    ),
+    Setting(
         "log_level",
         _one_of(LOG_LEVELS),
         '"info"',
         '"info"',
         "How much is said on stderr: debug, info, warning or error.",
+    ),
+    Setting(
+        "log_json",
+        _switch,
+        "false",
+        "true",
+        "Write the log as one JSON object per line, for programs that collect logs.",
     ),
 )
 BY_KEY = {setting.key: setting for setting in SETTINGS}

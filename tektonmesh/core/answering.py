@@ -7,9 +7,12 @@ repeats. What arrives from other stacks, and whether it was there before, is `ar
 
 from __future__ import annotations
 
+from functools import partial
+
 from tektonmesh.core.dedup import Dedup, Taken
 from tektonmesh.core.envelope import Kind
 from tektonmesh.core.forwarding import Forwarding
+from tektonmesh.core.lanes import Done
 from tektonmesh.core.machine import Env
 from tektonmesh.core.posts import Posts
 from tektonmesh.core.repliers import outcome_of
@@ -28,6 +31,10 @@ earlier, but its envelope may have waited on the way."""
 
 NACK_WITHIN_S = 10.0
 
+UNSETTLED_MAX = 4 << 20
+"""Bytes of one reply that may be on their way. A CI that writes faster than the mesh takes it away
+would fill this stack's memory, and over 32 MiB cost the link that all others share."""
+
 
 class Answering:
     """What all answers of a node share: the ways out, and the clock for receipts and chunks."""
@@ -45,24 +52,31 @@ class Answering:
             env, "answers", lambda replier: replier.wake_up(), slot_s=0.005
         )
 
-    def say(self, kind: Kind, to: StackId, reply_to: bytes, body: Body, *, ttl_s: float) -> None:
-        """Send something once. If it is lost, the origin asks again."""
+    def say(
+        self,
+        kind: Kind,
+        to: StackId,
+        reply_to: bytes,
+        body: Body,
+        *,
+        ttl_s: float,
+        done: Done | None = None,
+    ) -> bool:
+        """Send something once; whether it is on its way, and `done` will be told of its end. If it
+        is lost, the origin asks again."""
         try:
             envelope = self._sealer.seal(kind, to, body, reply_to=reply_to, ttl_s=ttl_s)
         except DeliveryError:
-            return
-        self._forwarding.send(envelope)
+            return False
+        return self._forwarding.send(envelope, done)
 
-    def send_pieces(
-        self, pieces: list[Piece], to: StackId, reply_to: bytes, *, ttl_s: float
-    ) -> None:
-        """Parts of a reply; gaps are asked for."""
-        for offset, data in pieces:
-            self.say(Kind.CHUNK, to, reply_to, {"data": data, "off": offset}, ttl_s=ttl_s)
-
-    def nack(self, to: StackId, reply_to: bytes, code: str, detail: str) -> Body:
-        """Post a failure; its body, to be kept for repeats."""
-        body: Body = {"code": code, "detail": detail, "out": outcome_of(code)}
+    def nack(
+        self, to: StackId, reply_to: bytes, code: str, detail: str, *, begun: bool = False
+    ) -> Body:
+        """Post a failure; its body, to be kept for repeats. A CI that has `begun` to answer has
+        certainly seen the message, whatever it failed with."""
+        outcome = "indeterminate" if begun else outcome_of(code)
+        body: Body = {"code": code, "detail": detail, "out": outcome}
         self.posts.send(Kind.NACK, to, reply_to, body, within_s=NACK_WITHIN_S)
         return body
 
@@ -82,6 +96,7 @@ class RemoteReplier(Waiting):
         "_live",
         "_spoke",
         "_taken",
+        "_unsettled",
         "msg_id",
         "out",
         "source",
@@ -108,6 +123,7 @@ class RemoteReplier(Waiting):
         self._live = live
         self._spoke = False
         self._taken: Taken | None = None
+        self._unsettled = 0
 
     def start(self, taken: Taken) -> None:
         """The message is in the CI's hands and remembered as `taken`."""
@@ -117,11 +133,13 @@ class RemoteReplier(Waiting):
     # --- what the CI says ------------------------------------------------------------------------
 
     def chunk(self, data: bytes) -> None:
+        self._check_room()
         self._send_pieces(self.out.push(data))
         if self._live and self.out.held:
             self._answering.wheel.arm(self, self._answering.env.after(FLUSH_S))
 
     def done(self, body: bytes, content_type: str) -> None:
+        self._check_room()
         size_max = self._answering.env.settings.body_size_max
         if self.out.held + len(body) > size_max:
             self._send_pieces(self.out.push(body))
@@ -135,7 +153,9 @@ class RemoteReplier(Waiting):
         self._close(Kind.REPLY, reply)
 
     def failed(self, code: str, detail: str) -> None:
-        self._close(Kind.NACK, self._answering.nack(self.source, self.msg_id, code, detail))
+        begun = self.out.offset > 0
+        nack = self._answering.nack(self.source, self.msg_id, code, detail, begun=begun)
+        self._close(Kind.NACK, nack)
 
     # --- what the origin asks --------------------------------------------------------------------
 
@@ -149,7 +169,7 @@ class RemoteReplier(Waiting):
     def resend(self, offset: int) -> None:
         """Send again what was sent from `offset` on."""
         pieces = self.out.since(offset)
-        if pieces is not None:
+        if pieces is not None and self._unsettled <= UNSETTLED_MAX:
             self._send_pieces(pieces)
 
     def abandon(self) -> None:
@@ -163,9 +183,23 @@ class RemoteReplier(Waiting):
             self.receipt()
 
     def _send_pieces(self, pieces: list[Piece]) -> None:
+        """Parts of the reply; gaps are asked for."""
         self._spoke = self._spoke or bool(pieces)
         ttl_s = self._left_s() + GRACE_S
-        self._answering.send_pieces(pieces, self.source, self.msg_id, ttl_s=ttl_s)
+        for offset, data in pieces:
+            body, settled = {"data": data, "off": offset}, partial(self._settled, len(data))
+            if self._answering.say(
+                Kind.CHUNK, self.source, self.msg_id, body, ttl_s=ttl_s, done=settled
+            ):
+                self._unsettled += len(data)
+
+    def _settled(self, size: int, _code: str) -> None:
+        self._unsettled -= size
+        assert self._unsettled >= 0, "a piece ends once"
+
+    def _check_room(self) -> None:
+        if self._unsettled > UNSETTLED_MAX:
+            raise DeliveryError("The reply is written faster than it can be sent.", code="busy")
 
     def _left_s(self) -> float:
         return max(0.0, self._deadline - self._answering.env.now)

@@ -12,10 +12,12 @@ from tektonmesh.core.dissemination import Dissemination
 from tektonmesh.core.effects import Send
 from tektonmesh.core.fingerprints import BUCKETS, PRINT_SIZE
 from tektonmesh.core.ids import show_id
+from tektonmesh.core.intake import OWNERS_MAX
 from tektonmesh.core.machine import Env
-from tektonmesh.core.messages import Buckets, Vector
+from tektonmesh.core.messages import Buckets, Refuses, Vector
 from tektonmesh.core.replica import Applied, Change, Replica
 from tektonmesh.core.types import ContentVersion, LinkId, StackId, Version
+from tektonmesh.errors import RemoteError
 
 VECTOR_MAX = 256
 """Up to here all versions are sent at once (20 KiB); above, the differing buckets only."""
@@ -25,6 +27,9 @@ WINDOW = 64
 """Owners asked for on one link at a time; a guess: 2 MiB at 50 records of 700 bytes."""
 LOOK_MAX = 256
 """Owners looked at when the window is filled, so that filling stays cheap with 10,000."""
+TODO_MAX = 2 * OWNERS_MAX
+"""Owners that one link may still be asked for: as many as it can be known to hold."""
+REFUSES_MAX = 256
 WANT_PATIENCE_S = 10.0
 """Without an answer for so long, the others are asked."""
 TRIES_BEFORE_NOTICE = 2
@@ -36,10 +41,13 @@ REPAIR_ANYWAY_S = 30.0
 
 class _Link:
     """The state of one link. `differed` is our print when we first saw that theirs differs and
-    `differed_at` when; both start over when our own print changes."""
+    `differed_at` when; both start over when our own print changes. `mine` and `refused` are the
+    owners that we and that the peer evicted: they do not count on this link."""
 
     def __init__(self, stack_id: StackId) -> None:
         self.stack_id = stack_id
+        self.mine: tuple[StackId, ...] = ()
+        self.refused: tuple[StackId, ...] = ()
         self.todo: dict[StackId, None] = {}
         self.asked: dict[StackId, None] = {}
         self.theirs = b""
@@ -71,7 +79,8 @@ class AntiEntropy:
 
     def link_up(self, link: LinkId, stack_id: StackId) -> None:
         """Say at once what we hold; the peer does the same."""
-        self._links[link] = _Link(stack_id)
+        state = self._links[link] = _Link(stack_id)
+        self._tell_refused(link, state)
         self._offer(link, reply=False)
 
     def link_down(self, link: LinkId) -> None:
@@ -85,9 +94,41 @@ class AntiEntropy:
 
     def converged(self) -> tuple[bool, list[StackId]]:
         """Whether every linked peer last said that it holds what we hold now, and who did not."""
-        own = self.replica.fingerprint()
-        others = {state.stack_id: None for state in self._links.values() if state.theirs != own}
+        links = self._links.values()
+        others = {state.stack_id: None for state in links if state.theirs != self._print(state)}
         return not others, sorted(others)
+
+    # --- evicted owners --------------------------------------------------------------------------
+
+    def evicted(self) -> None:
+        """An owner was evicted here: every peer leaves it out of what it tells us."""
+        for link, state in self._links.items():
+            if not self.replica.trust.refuses(state.stack_id):
+                self._tell_refused(link, state)
+
+    def _tell_refused(self, link: LinkId, state: _Link) -> None:
+        """Over the bound, pairs that differ in the rest stay `not_converged`."""
+        state.mine = tuple(self.replica.trust.evicted()[:REFUSES_MAX])
+        if state.mine:
+            self.env.emit(Send(link, (Refuses(state.mine),)))
+
+    def on_refuses(self, link: LinkId, message: Refuses) -> None:
+        """Leave these owners out on this link. Raises RemoteError if they are too many."""
+        if len(message.owners) > REFUSES_MAX:
+            raise RemoteError("A peer refuses too many owners to say so.")
+        state = self._links.get(link)
+        if state is None:
+            return
+        state.refused = message.owners
+        for owner in message.owners:
+            state.todo.pop(owner, None)
+        self.dissemination.leave_out(link, message.owners)
+
+    def _print(self, state: _Link) -> bytes:
+        return self.replica.fingerprint((*state.mine, *state.refused))
+
+    def _bucket_prints(self, state: _Link) -> list[bytes]:
+        return self.replica.bucket_prints((*state.mine, *state.refused))
 
     # --- prints ----------------------------------------------------------------------------------
 
@@ -97,7 +138,7 @@ class AntiEntropy:
         state = self._links.get(link)
         if state is None:
             return b""
-        own = self.replica.fingerprint()
+        own = self._print(state)
         waited = self.env.now - state.told_at >= self.env.settings.fingerprint_interval_s
         if not waited and own == state.told and state.theirs in (b"", own):
             return b""
@@ -110,7 +151,7 @@ class AntiEntropy:
         state = self._links.get(link)
         if state is None or len(theirs) != PRINT_SIZE:
             return
-        own = self.replica.fingerprint()
+        own = self._print(state)
         state.theirs = theirs
         if theirs == own:
             self._agreed(state)
@@ -145,7 +186,7 @@ class AntiEntropy:
 
     def _offer(self, link: LinkId, *, reply: bool) -> None:
         if self.replica.count() > VECTOR_MAX:
-            prints = b"".join(self.replica.bucket_prints())
+            prints = b"".join(self._bucket_prints(self._links[link]))
             self.env.emit(Send(link, (Buckets(prints),)))
         else:
             self._send_vector(link, (), reply=reply)
@@ -153,11 +194,12 @@ class AntiEntropy:
     def on_buckets(self, link: LinkId, message: Buckets) -> None:
         """Send what we hold of the buckets that differ, and ask for theirs."""
         theirs = message.prints
-        if link not in self._links or len(theirs) != BUCKETS * PRINT_SIZE:
+        state = self._links.get(link)
+        if state is None or len(theirs) != BUCKETS * PRINT_SIZE:
             return
         differing = tuple(
             bucket
-            for bucket, own in enumerate(self.replica.bucket_prints())
+            for bucket, own in enumerate(self._bucket_prints(state))
             if own != theirs[bucket * PRINT_SIZE : (bucket + 1) * PRINT_SIZE]
         )
         if differing:
@@ -169,8 +211,12 @@ class AntiEntropy:
         if state is None:
             return
         for entry in message.entries:
+            if entry.owner in state.refused:
+                continue
             self.dissemination.learned(link, entry)
-            if self._lacks(entry.owner, entry.version, entry.head_hash):
+            noted = self.dissemination.known(link, entry.owner) is not None
+            room = entry.owner in state.todo or len(state.todo) < TODO_MAX
+            if noted and room and self._lacks(entry.owner, entry.version, entry.head_hash):
                 state.todo[entry.owner] = None
         self._ask(link, state)
         if message.reply and not message.more:
@@ -179,8 +225,10 @@ class AntiEntropy:
     def _send_vector(self, link: LinkId, buckets: tuple[int, ...], *, reply: bool) -> None:
         """Both ends may start at once: what was sent a moment ago and did not change since is not
         sent again. That an owner is missing says nothing, so an empty vector only asks."""
-        chosen = self._unsaid(self._links[link], buckets or tuple(range(BUCKETS)))
-        entries = self.replica.entries(chosen) if chosen else []
+        state = self._links[link]
+        chosen = self._unsaid(state, buckets or tuple(range(BUCKETS)))
+        held = self.replica.entries(chosen) if chosen else []
+        entries = [entry for entry in held if entry.owner not in state.refused]
         starts = range(0, len(entries), CHUNK) if entries or not reply else (0,)
         chunks = [tuple(entries[at : at + CHUNK]) for at in starts]
         last = len(chunks) - 1
@@ -189,7 +237,7 @@ class AntiEntropy:
             self.env.emit(Send(link, tuple(messages)))
 
     def _unsaid(self, state: _Link, buckets: tuple[int, ...]) -> tuple[int, ...]:
-        prints, now = self.replica.bucket_prints(), self.env.now
+        prints, now = self._bucket_prints(state), self.env.now
         recent = now - self.env.settings.repair_delay_s
         unsaid = []
         for bucket in dict.fromkeys(buckets):
@@ -290,7 +338,7 @@ class AntiEntropy:
             self.env.deadlines.set(("half", owner), instant, lambda: self._half_gone(owner))
 
     def _half_gone(self, owner: StackId) -> None:
-        links = list(self._links)
+        links = [link for link, state in self._links.items() if owner not in state.refused]
         first = self.env.chance.randrange(len(links)) if links else 0
         for link in (links[first:] + links[:first])[:2]:
             self.dissemination.want(link, [(owner, self.replica.owners[owner].base)])

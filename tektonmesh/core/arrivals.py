@@ -96,7 +96,7 @@ class Arrivals:
         )
         number = self._handouts.hand_out(ci, parcel, replier)
         taken = self._answering.dedup.add((source, msg_id), parcel.left_s)
-        taken.asker, taken.delivery = replier, number
+        self._answering.dedup.deliver(taken, replier, number)
         replier.start(taken)
 
     def _parcel(self, envelope: Envelope, body: Body) -> Parcel:
@@ -153,17 +153,22 @@ class Arrivals:
     # --- what else the origin says ---------------------------------------------------------------
 
     def on_cancel(self, envelope: Envelope) -> str:
-        """The origin does not wait any more. A cancel that overtook its message is remembered."""
+        """The origin does not wait any more. A cancel that overtook its message is remembered, at
+        the cost of a message."""
         if self._opened(envelope) is None:
             return ""
         key = (envelope.header.source, envelope.header.reply_to)
         taken = self._answering.dedup.get(key)
         if taken is None:
+            try:
+                self._charge(key[0])
+            except DeliveryError:
+                return ""
             self._answering.dedup.add(key, self.env.settings.request_timeout_max_s)
         elif taken.asker is not None:
             self._handouts.withdraw(taken.delivery, "cancelled")
             taken.asker.abandon()
-            taken.asker = None
+            self._answering.dedup.cancel(taken)
         return ""
 
     def on_resend(self, envelope: Envelope) -> str:
@@ -195,5 +200,4 @@ class Arrivals:
             return None
 
     def _not_genuine(self, envelope: Envelope, error: RemoteError) -> None:
-        source = envelope.header.source
-        self.env.notice("seal_refused", source=source.hex(), detail=error.detail)
+        self._sealer.refusals.note(envelope.header.source, error.detail)

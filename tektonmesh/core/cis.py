@@ -40,7 +40,8 @@ class Cis:
     def get(self, name: str) -> Ci | None:
         """The CI of that name (without regard to case) or id."""
         key = key_of(name)
-        return self._cis.get(self._ids.get(key, key))
+        named = self._cis.get(key)
+        return named if named is not None else self._cis.get(self._ids.get(key, ""))
 
     def all(self) -> list[Ci]:
         """All of them, in the order of their registration."""
@@ -78,6 +79,12 @@ class Cis:
                 f"The name '{old.name}' is taken by another registration.",
                 code="conflict",
                 hint="Use another name, or the token of that registration.",
+            )
+        if old is None and key_of(command.spec["name"]) in self._ids:
+            raise LocalError(
+                f"The name '{command.spec['name']}' is the id of another registration.",
+                code="conflict",
+                hint="Use another name.",
             )
         if old is None and len(self._cis) >= self.env.settings.ci_max:
             raise LocalError("Too many CIs are registered here.", code="busy")

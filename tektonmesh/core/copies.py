@@ -21,7 +21,7 @@ from tektonmesh.core.pending import Pending
 from tektonmesh.core.sealing import Copy, Sealer
 from tektonmesh.core.types import StackId, short_id
 from tektonmesh.core.wheel import Wheel
-from tektonmesh.errors import DeliveryError
+from tektonmesh.errors import DeliveryError, LocalError
 
 ROUTE_GRACE_S = 2.0
 """How long a message waits for a way to a stack that lives; a dropped link is redialled by then."""
@@ -91,10 +91,15 @@ class Copies:
                 ttl_s=pending.deadline - self.env.now,
                 copy=Copy(pending.msg_id, pending.attempt, avoid),
             )
+            came_back = partial(self._came_back, pending, bool(avoid))
+            sent = self._forwarding.send(envelope, came_back)
         except DeliveryError:
             self._no_way(pending)
             return
-        if self._forwarding.send(envelope, partial(self._came_back, pending, bool(avoid))):
+        except LocalError as error:  # it cannot be packed or is too large, and never will be less
+            self._waiters.fail(pending, error.code.name, error.detail)
+            return
+        if sent:
             pending.attempt += 1
             pending.flying += 1
             pending.route_until = None
@@ -201,6 +206,8 @@ class Copies:
         self._arm(pending)
 
     def _arm(self, pending: Pending) -> None:
+        if self._waiters.find(pending.msg_id) is not pending:
+            return  # it ended while a copy was made
         wake = min(pending.act_at, pending.deadline)
         if pending.route_until is not None:
             wake = min(wake, pending.route_until)

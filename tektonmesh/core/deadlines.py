@@ -2,7 +2,7 @@
 
 A machine names what it waits for with a key. Setting the same key again moves it, so a late or
 doubled timer cannot exist. Entries that were moved or dropped stay in the heap until they surface
-(lazy deletion), which keeps setting and cancelling at O(log n).
+or outnumber the live ones (lazy deletion), which keeps setting and cancelling at O(log n).
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Hashable
 from math import inf
+
+DEAD_MAX = 256
+"""Dead entries in the heap, besides as many as there are live ones. A message sets and drops
+deadlines a minute ahead; without a limit they would be the largest thing in the process."""
 
 
 class Deadlines:
@@ -26,6 +30,9 @@ class Deadlines:
         self._seq += 1
         self._live[key] = (instant, self._seq, act)
         heapq.heappush(self._heap, (instant, self._seq, key))
+        if len(self._heap) > 2 * len(self._live) + DEAD_MAX:
+            self._heap = [(held[0], held[1], key) for key, held in self._live.items()]
+            heapq.heapify(self._heap)
 
     def set_earlier(self, key: Hashable, instant: float, act: Callable[[], None]) -> None:
         """As `set`, but keeps the instant already set under `key` if that is earlier."""

@@ -3,7 +3,9 @@
 The key is (authenticated source, msg_id): a relay that saw an id in the clear cannot use it up.
 Rows live `dedup_keep_s` beyond their deadline, far longer than an origin retries. Answers are kept
 for repeats as long as the memory set aside for them lasts; a row whose answer was given up still
-prevents a second delivery.
+prevents a second delivery. When there are too many rows, the source with the most gives up its
+oldest: a stack that floods forgets its own messages, not those of others. A message in the hands
+of a CI is never forgotten.
 """
 
 from __future__ import annotations
@@ -43,9 +45,10 @@ class Taken:
     answered with `kind` and `body` after what `stream` replays. Neither: it was cancelled, was one
     way, or its answer is not kept any more."""
 
-    __slots__ = ("asker", "body", "delivery", "kind", "size", "stream", "until")
+    __slots__ = ("asker", "body", "delivery", "key", "kind", "size", "stream", "until")
 
-    def __init__(self, until: float) -> None:
+    def __init__(self, key: Key, until: float) -> None:
+        self.key = key
         self.until = until
         self.asker: Asker | None = None
         self.delivery = 0
@@ -61,6 +64,8 @@ class Dedup:
     def __init__(self, env: Env) -> None:
         self.env = env
         self._rows: OrderedDict[Key, Taken] = OrderedDict()
+        self._idle: dict[StackId, dict[Key, Taken]] = {}
+        """By source, the rows that are not being delivered, oldest first."""
         self._answers: deque[Taken] = deque()
         self._answers_size = 0
 
@@ -71,18 +76,32 @@ class Dedup:
         return self._rows.get(key)
 
     def add(self, key: Key, left_s: float) -> Taken:
-        """Remember a message; the oldest rows make place if they are over or too many."""
+        """Remember a message; rows make place if they are over or too many."""
         assert key not in self._rows, "a message is taken once"
         settings = self.env.settings
-        taken = Taken(self.env.after(left_s + settings.dedup_keep_s))
+        taken = Taken(key, self.env.after(left_s + settings.dedup_keep_s))
         self._rows[key] = taken
-        while len(self._rows) > settings.dedup_max or self._oldest().until <= self.env.now:
-            self._drop_answer(self._rows.popitem(last=False)[1])
+        self._rest(taken)
+        while self._oldest().until <= self.env.now:
+            self._forget(self._oldest())
+        while len(self._rows) > settings.dedup_max and self._idle:
+            most = max(self._idle.values(), key=len)
+            self._forget(next(iter(most.values())))
         return taken
+
+    def deliver(self, taken: Taken, asker: Asker, delivery: int) -> None:
+        """The message is in the hands of a CI, until it is answered or cancelled."""
+        taken.asker, taken.delivery = asker, delivery
+        self._wake(taken)
+
+    def cancel(self, taken: Taken) -> None:
+        """Nobody waits for the answer any more."""
+        taken.asker = None
+        self._rest(taken)
 
     def answer(self, taken: Taken, kind: Kind, body: Body, stream: StreamOut | None) -> None:
         """Keep what was answered, as long as there is room."""
-        taken.asker = None
+        self.cancel(taken)
         taken.kind, taken.body, taken.stream = kind, body, stream
         replay_size = stream.replay_size if stream else 0
         taken.size = ANSWER_OVERHEAD + len(body.get("body", b"")) + replay_size
@@ -93,6 +112,21 @@ class Dedup:
 
     def _oldest(self) -> Taken:
         return next(iter(self._rows.values()))
+
+    def _rest(self, taken: Taken) -> None:
+        if taken.key in self._rows:
+            self._idle.setdefault(taken.key[0], {})[taken.key] = taken
+
+    def _wake(self, taken: Taken) -> None:
+        source = taken.key[0]
+        idle = self._idle.get(source, {})
+        if idle.pop(taken.key, None) is not None and not idle:
+            del self._idle[source]
+
+    def _forget(self, taken: Taken) -> None:
+        del self._rows[taken.key]
+        self._wake(taken)
+        self._drop_answer(taken)
 
     def _drop_answer(self, taken: Taken) -> None:
         self._answers_size -= taken.size

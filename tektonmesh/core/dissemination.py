@@ -44,12 +44,14 @@ class Known(NamedTuple):
 
 class _Link:
     """`news` and `refreshes` are the queue: owners, in the order they changed. Until
-    `paused_until` the link digests the last flush."""
+    `paused_until` the link digests the last flush. Of the owners `left_out` the peer wants no
+    news."""
 
     def __init__(self) -> None:
         self.known: dict[StackId, Known] = {}
         self.news: dict[StackId, None] = {}
         self.refreshes: dict[StackId, None] = {}
+        self.left_out: dict[StackId, None] = {}
         self.paused_until = 0.0
 
 
@@ -79,6 +81,13 @@ class Dissemination:
         """What this link is known to hold of an owner."""
         state = self._links.get(link)
         return None if state is None else state.known.get(owner)
+
+    def leave_out(self, link: LinkId, owners: tuple[StackId, ...]) -> None:
+        """From now on this link is told of all owners but these: its peer evicted them."""
+        state = self._links[link]
+        state.left_out = dict.fromkeys(owners)
+        for owner in owners:
+            state.known.pop(owner, None)
 
     # --- what came -------------------------------------------------------------------------------
 
@@ -211,7 +220,7 @@ class Dissemination:
         room = FLUSH_BYTES
         for owner in queued:
             held = owners[owner]
-            if held.expired or _has(state, held):
+            if held.expired or owner in state.left_out or _has(state, held):
                 continue
             if room <= 0:
                 state.news[owner] = None

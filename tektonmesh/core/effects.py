@@ -9,14 +9,14 @@ the next start: `meta` (epoch, highest hlc), `keydoc` (owner -> packed), `head` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from tektonmesh.core.frozen import frozen
 from tektonmesh.core.messages import Message
 from tektonmesh.core.types import LinkId, StackId
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Send:
     """Messages for one link, in order within a class. A full link queue closes the link (the
     repair and the hop acknowledgements make that harmless)."""
@@ -25,7 +25,7 @@ class Send:
     messages: tuple[Message, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CloseLink:
     """Close a link; `code` is told to the peer. `LinkDown` follows as an event."""
 
@@ -34,7 +34,7 @@ class CloseLink:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dial:
     """Try to open a link. Comes back as `LinkUp` or `DialFailed`. With `expect`, another
     identity at that address is a failure."""
@@ -43,7 +43,7 @@ class Dial:
     expect: StackId | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Save:
     """Rows to write in one transaction: (table, key, value or None to delete). With a `ticket`
     the event `Saved(ticket)` follows once they are durable."""
@@ -52,7 +52,7 @@ class Save:
     ticket: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Deliver:
     """Hand a message to a local CI. The shell knows how from the registration (`how` is its
     delivery part: attached connection, endpoint and format). It answers with `ReplyChunk`,
@@ -70,7 +70,7 @@ class Deliver:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CancelDelivery:
     """Tell the CI that nobody waits any more. No answer is expected, one is ignored."""
 
@@ -78,7 +78,7 @@ class CancelDelivery:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """The result of a command event with this `ticket`."""
 
@@ -86,7 +86,7 @@ class Answer:
     result: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AnswerChunk:
     """Part of a streamed reply, in order, never twice."""
 
@@ -94,7 +94,7 @@ class AnswerChunk:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AnswerFailed:
     """A command failed. `error` is `MeshError.as_dict()`: code, detail, retry, outcome ..."""
 
@@ -102,7 +102,7 @@ class AnswerFailed:
     error: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WatchEndpoint:
     """Check (or, with None, stop checking) the health of a local CI's HTTP endpoint; changes
     come back as `CiHealth`."""
@@ -111,7 +111,7 @@ class WatchEndpoint:
     url: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Notice:
     """Something worth a line in the log, on `watch`, in the audit or in a metric."""
 

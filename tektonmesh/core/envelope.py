@@ -17,7 +17,6 @@ Layout, big endian (docs/design/forwarding.md):
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
@@ -58,6 +57,15 @@ TTL = slice(110, 114)
 
 ENTRIES_MAX = 64
 """Of trace and of avoid each. Twice the tries of a message; more is nonsense or an attack."""
+SIZE_MAX = 262_144 - 8
+"""A packed envelope: a link closes over a message above 256 KiB, and `Forward` adds its 8 bytes of
+`seq` (tests/unit/core/test_envelope.py holds this against the wire's own limits)."""
+GROWTH_MAX = ENTRY_SIZE + ENTRIES_MAX * SHORT_ID_SIZE + REPORT_SIZE
+"""What one hop adds at most: its entry, what it tried, its report in a trace."""
+RELAY_SIZE_MAX = SIZE_MAX - GROWTH_MAX
+"""Beyond this a relay could make an envelope that costs it its link to the next hop."""
+START_SIZE_MAX = RELAY_SIZE_MAX - ENTRIES_MAX * (ENTRY_SIZE + SHORT_ID_SIZE + REPORT_SIZE)
+"""An origin starts nothing that could reach `RELAY_SIZE_MAX` on the longest way."""
 DWELL_MAX_MS = 0xFFFF
 AGE_MAX_MS = 0xFFFF_FFFF
 
@@ -102,8 +110,7 @@ class Hop(NamedTuple):
     dwell_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The clear header. `size` is that of the body before it was sealed; `key_id` names the
     destination's prekey (zero for an unsealed trace); `ttl_ms` counts against the envelope's
     accumulated age, so no common clock is needed."""
@@ -142,8 +149,7 @@ class Header:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """An envelope as its two ends see it. `head` are the header's bytes as they came or go."""
 
     header: Header
@@ -215,20 +221,9 @@ def parse(data: bytes) -> Envelope:
     fields = _HEADER.unpack_from(data)
     _, kind, send_class, flags, attempt, msg_id, source, destination = fields[:8]
     reply_to, created_ms, ttl_ms, size, key_id = fields[8:]
-    header = Header(
-        kind=kind,
-        msg_id=msg_id,
-        source=source,
-        destination=destination,
-        created_ms=created_ms,
-        ttl_ms=ttl_ms,
-        size=size,
-        key_id=key_id,
-        reply_to=reply_to,
-        attempt=attempt,
-        send_class=send_class,
-        flags=flags,
-    )
+    # By position: names would double what this costs at a busy destination.
+    past = (key_id, reply_to, attempt, send_class, flags)
+    header = Header(kind, msg_id, source, destination, created_ms, ttl_ms, size, *past)
     return Envelope(
         header,
         data[:HEADER_SIZE],

@@ -6,33 +6,33 @@ for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from tektonmesh.core.frozen import frozen
 from tektonmesh.core.messages import Message
 from tektonmesh.core.types import LinkId, SignedKeyDoc, StackId
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tick:
     """A deadline may be due."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WallClock:
     """A reading of the machine's wall clock, in seconds since 1970; about every 10 s."""
 
     wall_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stalled:
     """This process was not running for `seconds` (event-loop stall, suspend, SIGSTOP)."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Saved:
     """The rows of `Save(ticket)` are durable."""
 
@@ -42,7 +42,7 @@ class Saved:
 # --- links ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkUp:
     """A link was authenticated and admitted by both ends. `name` is the peer's own label,
     `addresses` where it says it listens, `address` where this link goes to or comes from."""
@@ -57,7 +57,7 @@ class LinkUp:
     outbound: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LinkDown:
     """The link is gone; `reason` is for people. EOF and reset look alike."""
 
@@ -65,7 +65,7 @@ class LinkDown:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Received:
     """All messages that one read brought, in order."""
 
@@ -73,7 +73,7 @@ class Received:
     messages: tuple[Message, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DialFailed:
     """`code` is "unreachable", "refused" (the peer said no), "self", "wrong_identity" or
     "protocol"."""
@@ -84,7 +84,7 @@ class DialFailed:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerRefused:
     """A peer asked for a link and was not admitted (or did not admit us); listed in `peers`."""
 
@@ -95,7 +95,7 @@ class PeerRefused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerSeen:
     """Somebody may listen here. `source` is "mdns", "seed" or "user"; it grants nothing."""
 
@@ -107,7 +107,7 @@ class PeerSeen:
 # --- commands from the doors ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RegisterCi:
     """Register or update a local CI. `spec` is the validated registration (docs/design/cis.md);
     `connection` is the attached connection, if any; `token` proves an earlier registration;
@@ -120,7 +120,7 @@ class RegisterCi:
     trusted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HeartbeatCi:
     ticket: int
     name: str
@@ -128,7 +128,7 @@ class HeartbeatCi:
     trusted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DeregisterCi:
     ticket: int
     name: str
@@ -136,14 +136,14 @@ class DeregisterCi:
     trusted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Detached:
     """An attached connection closed."""
 
     connection: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CiHealth:
     """What the health check of an endpoint found."""
 
@@ -152,7 +152,7 @@ class CiHealth:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SendMessage:
     """Send to a CI, local or remote; the answer is the reply. `stream` asks for `AnswerChunk`s.
     `sender` is the local CI that sends, or empty for a person."""
@@ -167,14 +167,14 @@ class SendMessage:
     options: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CancelCommand:
     """Nobody waits for `ticket` any more. Its answer, if one comes, is `cancelled`."""
 
     ticket: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TraceRoute:
     """Send a trace envelope to a stack or CI; the answer lists the hops."""
 
@@ -183,7 +183,7 @@ class TraceRoute:
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AdmitPeer:
     """Accept this stack from now on (allowlist, `peers approve`)."""
 
@@ -191,7 +191,7 @@ class AdmitPeer:
     stack_id: StackId
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EvictPeer:
     """Refuse this stack for ever and close its links."""
 
@@ -199,7 +199,7 @@ class EvictPeer:
     stack_id: StackId
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leave:
     """Publish `left`, wait for the neighbours to have it (bounded), then answer."""
 
@@ -209,13 +209,13 @@ class Leave:
 # --- what local CIs answer -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReplyChunk:
     delivery: int
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReplyDone:
     """The whole reply, or what follows the chunks that were sent before it."""
 
@@ -224,7 +224,7 @@ class ReplyDone:
     content_type: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReplyFailed:
     """`code` is from the one table: ci_failed, ci_offline, timeout, busy ..."""
 

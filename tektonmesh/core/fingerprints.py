@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Iterable
 
 from tektonmesh.core.head import Head
 from tektonmesh.core.types import StackId
@@ -57,25 +58,32 @@ class Fingerprints:
         chosen = buckets or range(BUCKETS)
         return [owner for bucket in chosen for owner in sorted(self._entries[bucket])]
 
-    def prints(self) -> list[bytes]:
-        """The 256 prints of the buckets."""
+    def prints(self, without: Iterable[StackId] = ()) -> list[bytes]:
+        """The 256 prints of the buckets, as if these owners did not count."""
         self._settle()
-        return list(self._prints)
+        prints = list(self._prints)
+        left_out = {owner: None for owner in without if owner in self._entries[owner[0]]}
+        for bucket in sorted({owner[0]: None for owner in left_out}):
+            entries = self._entries[bucket]
+            prints[bucket] = _print_of({o: e for o, e in entries.items() if o not in left_out})
+        return prints
 
-    def total(self) -> bytes:
-        """The print of the whole replica."""
+    def total(self, without: Iterable[StackId] = ()) -> bytes:
+        """The print of the whole replica, as if these owners did not count."""
         self._settle()
-        return self._total
+        return _print(b"".join(self.prints(without))) if without else self._total
 
     def _settle(self) -> None:
         if not self._dirty:
             return
         for bucket in self._dirty:
-            entries = self._entries[bucket]
-            parts = [owner + entries[owner] for owner in sorted(entries)]
-            self._prints[bucket] = _print(b"".join(parts))
+            self._prints[bucket] = _print_of(self._entries[bucket])
         self._dirty.clear()
         self._total = _print(b"".join(self._prints))
+
+
+def _print_of(entries: dict[StackId, bytes]) -> bytes:
+    return _print(b"".join([owner + entries[owner] for owner in sorted(entries)]))
 
 
 def _print(data: bytes) -> bytes:

@@ -12,6 +12,7 @@ rewrites the mutable part, nothing else (docs/design/forwarding.md).
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from tektonmesh.core.effects import Send
 from tektonmesh.core.envelope import (
@@ -23,7 +24,9 @@ from tektonmesh.core.envelope import (
     KEY,
     KIND_AT,
     MUTABLE_AT,
+    RELAY_SIZE_MAX,
     SOURCE,
+    START_SIZE_MAX,
     TRACE_AT,
     TTL,
     VERSION,
@@ -39,7 +42,7 @@ from tektonmesh.core.envelope import (
     trace_entry,
     unpack_mutable,
 )
-from tektonmesh.core.lanes import Done, Kept, Lane
+from tektonmesh.core.lanes import ANSWERS_WAITING_MAX, Done, Kept, Lane
 from tektonmesh.core.machine import Env
 from tektonmesh.core.messages import Forward, HopAck, Released, Settled
 from tektonmesh.core.neighbours import Neighbours
@@ -47,15 +50,17 @@ from tektonmesh.core.paths import Paths
 from tektonmesh.core.replica import Replica
 from tektonmesh.core.routes import Routes
 from tektonmesh.core.types import SHORT_ID_SIZE, LinkId, StackId, short_id
+from tektonmesh.errors import LocalError
 
 TRACE = int(Kind.TRACE)
+REQUEST = int(Kind.REQUEST)
 
 Handler = Callable[[Envelope], str]
 """Takes an envelope that is at its destination; returns "" or the code to release it with."""
 
 UNCERTAIN = ("duplicate", "lost")
 """Release codes after which a copy may still be on its way. All others (no_path, busy, full,
-hops, tries, expired, refused, version) mean that it certainly is not."""
+hops, tries, expired, refused, too_large, version) mean that it certainly is not."""
 
 FULL = "full"
 """The destination itself has no room; it goes back to the origin, which waits."""
@@ -76,7 +81,6 @@ class Forwarding:
         self._handlers: dict[int, Handler] = {}
         self._lanes: dict[LinkId, Lane] = {}
         self._dirty: dict[LinkId, Lane] = {}
-        self._answering: dict[LinkId, Lane] = {}
         self._routes = Routes(paths, self._lanes)
         self._seen: dict[bytes, None] = {}
         self._seen_before: dict[bytes, None] = {}
@@ -90,9 +94,14 @@ class Forwarding:
 
     def send(self, envelope: Envelope, done: Done | None = None) -> bool:
         """Start an own envelope on its way. False if nobody leads to its destination now; else
-        `done` is told once: "settled", or the code it came back with ("lost" if nobody knows)."""
+        `done` is told once: "settled", or the code it came back with ("lost" if nobody knows).
+
+        Raises LocalError `too_large` for one that could outgrow a link's limit on its way."""
         settings = self.env.settings
         data = envelope.pack(settings.hop_limit, settings.tries_limit)
+        if len(data) - len(envelope.avoid) > START_SIZE_MAX:
+            detail = "The message is too large with all that goes with it."
+            raise LocalError(detail, code="too_large")
         kept = Kept(data, self.env.now, settings.tries_limit, done=done)
         mutable = read_mutable(data)
         lane = self._routes.choose(kept, mutable)
@@ -127,8 +136,8 @@ class Forwarding:
         lane.up = False
         self._routes.clear()
         self._dirty.pop(link, None)
-        self._answering.pop(link, None)
         self.env.deadlines.drop(("lane", link))
+        self.env.deadlines.drop(("answers", link))
         for kept in list(lane.kept.values()):
             kept.certain = False
             self._try_next(kept)
@@ -156,7 +165,7 @@ class Forwarding:
         seq, data = message.seq, message.envelope
         if lane is None or lane.is_repeat(seq) or self._relay_smoothly(lane, seq, data):
             return
-        mutable = read_mutable(data)
+        mutable = self._read(data)
         if data[0] != VERSION:
             self._release(lane, seq, "version")
         elif data[DESTINATION] == self.env.me:
@@ -211,7 +220,9 @@ class Forwarding:
             self._release(lane, seq, code)
             return
         lane.settled.append(seq)
-        self._touch(lane)
+        settings = self.env.settings
+        awaited = data[KIND_AT] == REQUEST
+        self._answer_within(lane, settings.answer_delay_s if awaited else settings.ack_delay_s)
 
     def _relay_smoothly(self, lane: Lane, seq: int, data: bytes) -> bool:
         """Relay an envelope with no past to heed, of a flow that passed before; False if it is
@@ -235,6 +246,7 @@ class Forwarding:
             or not 0 < hops_left <= settings.hop_limit
             or not 0 < tries_left <= settings.tries_limit
             or n_trace >= ENTRIES_MAX
+            or size > RELAY_SIZE_MAX
             or onward.short in trace
             or self._short in trace
             or key in self._seen
@@ -259,8 +271,6 @@ class Forwarding:
             self._release(lane, seq, code)
             return
         settings = self.env.settings
-        if mutable.hops_left > settings.hop_limit:
-            mutable = mutable._replace(hops_left=settings.hop_limit)
         tries = min(mutable.tries_left, settings.tries_limit)
         kept = Kept(data, self.env.now, tries, back=lane, back_seq=seq)
         kept.transit_ms = transit_ms
@@ -271,9 +281,15 @@ class Forwarding:
         self._note_relayed(lane, seq, data)
         self._launch(kept, mutable, chosen)
 
+    def _read(self, data: bytes) -> Mutable:
+        """The mutable part of a packed envelope, with no more hops than this stack allows, each
+        time that it is sent. Raises RemoteError if the frame is broken."""
+        mutable, limit = read_mutable(data), self.env.settings.hop_limit
+        return mutable._replace(hops_left=limit) if mutable.hops_left > limit else mutable
+
     def _note_relayed(self, lane: Lane, seq: int, data: bytes) -> None:
         lane.owe_ack(seq)
-        self._touch(lane)
+        self._answer_within(lane, self.env.settings.ack_delay_s)
         self._seen[data[KEY]] = None
         self.relayed += 1
         self.queued_bytes += len(data)
@@ -284,6 +300,8 @@ class Forwarding:
             return "hops"
         if mutable.tries_left < 1:
             return "tries"
+        if len(data) > RELAY_SIZE_MAX:
+            return "too_large"
         key = data[KEY]
         if self._short in data[TRACE_AT : mutable.trace_end] or self._was_here(key):
             return "duplicate"
@@ -324,13 +342,13 @@ class Forwarding:
         self._let_go(kept)
         if kept.back is not None:
             kept.back.settled.append(kept.back_seq)
-            self._touch(kept.back)
+            self._answer_within(kept.back, self.env.settings.answer_delay_s)
         elif kept.done is not None:
             kept.done("settled")
 
     def _try_next(self, kept: Kept, code: str = "no_path") -> None:
         """Depth first: the next best candidate, or back to where it came from."""
-        mutable = read_mutable(kept.data)
+        mutable = self._read(kept.data)
         lane = self._routes.choose(kept, mutable) if kept.tries > 0 else None
         if lane is not None:
             self._launch(kept, mutable, lane)
@@ -417,7 +435,7 @@ class Forwarding:
             self.env.notice("hop_silent", link=lane.link, stack=lane.stack_id.hex())
         tried = kept.tried
         kept.note_tried(lane.short)
-        mutable = read_mutable(kept.data)
+        mutable = self._read(kept.data)
         other = self._routes.search(kept, mutable) if kept.tries > 0 else None
         if other is None:
             kept.tried = tried
@@ -440,36 +458,38 @@ class Forwarding:
     # --- sending out -----------------------------------------------------------------------------
 
     def _touch(self, lane: Lane) -> None:
-        """Something is queued on this lane. An envelope leaves at the end of the turn at the
-        latest; answers alone wait a moment for one to ride with."""
+        """Something is queued on this lane that leaves at the end of the turn at the latest."""
         if not lane.up or lane.link in self._dirty:
-            return
-        if lane.can_wait:
-            if not self._answering:
-                due = self.env.after(self.env.settings.answer_delay_s)
-                self.env.deadlines.set("answers", due, self._answer)
-            self._answering[lane.link] = lane
             return
         if not self._dirty:
             self.env.deadlines.set("forwarding", self.env.now, self._flush)
         self._dirty[lane.link] = lane
 
-    def _answer(self) -> None:
-        """The answers that found nothing to ride with."""
-        waiting, self._answering = self._answering, {}
-        for lane in waiting.values():
-            self._send(lane)
+    def _answer_within(self, lane: Lane, delay_s: float) -> None:
+        """An answer is queued on this lane. Alone it waits for an envelope to ride with, since a
+        write of its own costs both ends as much as an envelope's; but not when many wait."""
+        if not lane.up or lane.link in self._dirty:
+            return
+        if len(lane.settled) >= ANSWERS_WAITING_MAX:
+            self._touch(lane)
+            return
+        due = self.env.now + delay_s
+        if due < lane.answer_at:
+            lane.answer_at = due
+            self.env.deadlines.set(("answers", lane.link), due, lambda: self._send(lane))
 
     def _flush(self) -> None:
         if not self._dirty:
             return
         dirty, self._dirty = self._dirty, {}
         self.env.deadlines.drop("forwarding")
-        for link, lane in dirty.items():
-            self._answering.pop(link, None)
+        for lane in dirty.values():
             self._send(lane)
 
     def _send(self, lane: Lane) -> None:
+        if lane.answer_at < inf:
+            lane.answer_at = inf
+            self.env.deadlines.drop(("answers", lane.link))
         messages = lane.take()
         if messages:
             self.env.emit(Send(lane.link, messages))

@@ -8,18 +8,16 @@ message gets to the CI's program is the shell's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tektonmesh.core.ci import Ci
 from tektonmesh.core.effects import CancelDelivery, Deliver
 from tektonmesh.core.machine import Env
 from tektonmesh.core.wheel import Waiting, Wheel
-from tektonmesh.errors import CODES, DeliveryError
+from tektonmesh.errors import CODES, DeliveryError, LocalError, MeshError
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+class Parcel(NamedTuple):
     """A message for a CI. `sender` is an address for people, `left_s` the time it has."""
 
     msg_id: bytes
@@ -44,7 +42,10 @@ class Delivery(Waiting):
 
 
 class Replier(Protocol):
-    """The one who asked. After `done` or `failed` it hears nothing more."""
+    """The one who asked. After `done` or `failed` it hears nothing more, unless they raised.
+
+    All raise LocalError for what cannot be packed, `chunk` and `done` DeliveryError `busy` while
+    too much of the reply has not left yet."""
 
     def chunk(self, data: bytes) -> None: ...
 
@@ -100,18 +101,31 @@ class Handouts:
 
     def chunk(self, number: int, data: bytes) -> None:
         delivery = self._open.get(number)
-        if delivery is not None:
+        if delivery is None:
+            return
+        try:
             delivery.replier.chunk(data)
+        except MeshError as error:
+            self.withdraw(number, error.code.name)
+            delivery.replier.failed(_said_by_ci(error), error.detail)
 
     def done(self, number: int, body: bytes, content_type: str) -> None:
         delivery = self._close(number)
-        if delivery is not None:
+        if delivery is None:
+            return
+        try:
             delivery.replier.done(body, content_type)
+        except MeshError as error:
+            delivery.replier.failed(_said_by_ci(error), error.detail)
 
     def failed(self, number: int, code: str, detail: str) -> None:
         delivery = self._close(number)
-        if delivery is not None:
+        if delivery is None:
+            return
+        try:
             delivery.replier.failed(code if code in CODES else "ci_failed", detail)
+        except LocalError:
+            delivery.replier.failed("ci_failed", "The CI's own words cannot be sent on.")
 
     def withdraw(self, number: int, reason: str) -> None:
         """Nobody waits any more: the CI is told, the replier is not."""
@@ -140,3 +154,9 @@ class Handouts:
         else:
             del self._per_ci[delivery.ci]
         return delivery
+
+
+def _said_by_ci(error: MeshError) -> str:
+    """The code of a delivery that failed because of what its CI answered: what cannot be packed is
+    the CI's failure, whatever it would be of a caller."""
+    return "ci_failed" if error.code.name == "bad_request" else error.code.name

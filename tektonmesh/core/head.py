@@ -8,9 +8,10 @@ are: a head is never packed a second time, so keys of later versions survive old
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from tektonmesh.core.frozen import frozen
 from tektonmesh.core.keydoc import KEY_EPOCH_MAX, int_map, is_bytes, is_count
 from tektonmesh.core.types import (
     ID_SIZE,
@@ -50,7 +51,7 @@ _RANGES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Head:
     """One version of one owner. `hlc` is the mesh time of signing in ms; `lease_s` how long it
     holds; `roots` has one 32-byte root for each scope; `instance` is random per start;

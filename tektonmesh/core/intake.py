@@ -6,9 +6,9 @@ Nothing here changes a record; what passes is stored by `core/replica`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
+from tektonmesh.core.frozen import frozen
 from tektonmesh.core.head import Head, hash_head, signed_by
 from tektonmesh.core.held import Held
 from tektonmesh.core.keydoc import KeyDoc, hash_doc
@@ -41,7 +41,7 @@ class Applied(Enum):
     CONTRADICTED = "contradicted"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Passed:
     """A delta that passed all checks. `flagged` says that its owner contradicted itself."""
 
@@ -162,7 +162,8 @@ class Intake:
             return Applied.NEED
         if not records.matches(head.roots):
             if held is not None and delta.base is not None:
-                held.doubted = True  # whoever is at fault, the next answer must be a snapshot
+                held.doubted = True  # ours may be an equivocator's other set: nobody is struck
+                return Applied.NEED
             raise RemoteError("The records of a delta do not match the root in its head.")
         if held is not None and _is_same(head, records, held):
             records = held.record_set

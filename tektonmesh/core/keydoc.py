@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from tektonmesh.core.frozen import frozen
 from tektonmesh.core.ids import stack_id_of
 from tektonmesh.core.types import ID_SIZE, Codec, Crypto, SignedKeyDoc, StackId
 from tektonmesh.errors import RemoteError
@@ -31,7 +32,7 @@ ROLES = ("member", "observer", "relay")
 _KNOWN = range(7)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KeyDoc:
     """What the root key signs. `key_epoch` counts rotations from 0; `prev_hash` is `hash_doc` of
     the document before (zeros in the first one). `extra` holds keys of later versions."""
@@ -126,7 +127,7 @@ def mac_proof(codec: Codec, mesh_key: bytes, stack_id: StackId) -> bytes:
     return codec.pack({"mac": membership_mac(mesh_key, stack_id)})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Voucher:
     """A member's word that a stack belongs to the mesh, until `not_after_ms` of mesh time."""
 
@@ -144,7 +145,7 @@ class Voucher:
         return codec.pack([body, crypto.sign(VOUCHER_CONTEXT, body)])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SignedVoucher:
     """A voucher that was read but not verified yet."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
 
 from tektonmesh.core.messages import Forward, HopAck, Message, Released, Settled
 from tektonmesh.core.types import SHORT_ID_SIZE, LinkId, StackId, short_id
@@ -77,13 +78,15 @@ class Kept:
 
 
 class Lane:
-    """Both directions of one link."""
+    """Both directions of one link. `answer_at` is when the answers that wait for something to ride
+    with leave by themselves; infinity while none waits."""
 
     __slots__ = (
         "_acks_due",
         "_counts",
         "_heard",
         "acked",
+        "answer_at",
         "kept",
         "link",
         "out",
@@ -108,6 +111,7 @@ class Lane:
         self.kept: dict[int, Kept] = {}
         self.unacked: deque[int] = deque()
         self.acked = [0, 0, 0, 0]
+        self.answer_at = inf
         self.out: list[Message] = []
         self.settled: list[int] = []
         self._counts = [0, 0, 0, 0]
@@ -127,12 +131,6 @@ class Lane:
 
     def release(self, seq: int, code: str, visited: tuple[bytes, ...]) -> None:
         self.out.append(Released(seq, code, visited))
-
-    @property
-    def can_wait(self) -> bool:
-        """Whether there are only answers to send, and few: they may wait for something to ride
-        with, since a write of their own costs both ends as much as an envelope's."""
-        return not self.out and len(self.settled) < ANSWERS_WAITING_MAX
 
     def take(self) -> tuple[Message, ...]:
         """Everything queued; the answers first, they free what others hold."""

@@ -20,7 +20,10 @@ SLACK_MS = 30_000
 SLEW_PART = 0.1
 """Seconds that the offset may move per second."""
 ALARM_MS = 60_000
-"""Above this distance between our time and the vote, nobody is expired."""
+"""Above this distance between our time and the vote, nobody is expired; and one peer alone moves
+nobody so far from its own wall clock."""
+MEMORY_AHEAD_MS = 86_400_000
+"""A time signed before this start that lies further ahead of the wall clock was a mistake."""
 
 
 class MeshTime:
@@ -29,9 +32,9 @@ class MeshTime:
     def __init__(self, env: Env, saved: Saved, wall_s: float) -> None:
         self.env = env
         self._wall = self._offset_of(wall_s * 1000.0)
-        self._offset = self._target = self._wall
+        self._offset = self._target = self._voted = self._wall
         self._slewed_at = env.now
-        self._highest = _saved_hlc(env, saved)
+        self._highest = _saved_hlc(env, saved, wall_s * 1000.0)
         self._signed = False
         self._alarmed = False
         self._peers: dict[LinkId, StackId] = {}
@@ -46,7 +49,7 @@ class MeshTime:
     def now_ms(self) -> int:
         """Mesh time in ms since 1970; never below the highest that this stack has signed."""
         self._slew()
-        return max(int(self.env.now * 1000.0 + self._offset), self._highest)
+        return min(EPOCH_MAX, max(int(self.env.now * 1000.0 + self._offset), self._highest))
 
     def fresh(self, hlc_ms: int, lease_s: int) -> bool:
         """Whether a head signed at `hlc_ms` may be kept. Bounded on both sides: nothing that was
@@ -62,7 +65,7 @@ class MeshTime:
     @property
     def alarm(self) -> bool:
         """True while our time is over a minute away from the vote. Nobody is expired then."""
-        return abs(self.env.now * 1000.0 + self._target - self.now_ms()) > ALARM_MS
+        return abs(self.env.now * 1000.0 + self._voted - self.now_ms()) > ALARM_MS
 
     @property
     def heard_peer(self) -> bool:
@@ -110,34 +113,45 @@ class MeshTime:
         return mesh_ms - self.env.now * 1000.0
 
     def _vote(self) -> None:
-        """The median; of two middle ones, that of the smaller id, so that two stacks agree."""
-        by_id = {self.env.me: self._wall}
-        for link, offset in self._votes.items():
-            by_id[self._peers[link]] = offset
+        """The median; of two middle ones, that of the smaller id, so that two stacks agree. Far
+        from our wall clock it only moves us if two peers say so."""
+        peers = {self._peers[link]: offset for link, offset in self._votes.items()}
+        by_id = {self.env.me: self._wall} | peers
         ranked = sorted((offset, voter) for voter, offset in by_id.items())
         middle = ranked[(len(ranked) - 1) // 2 : len(ranked) // 2 + 1]
         self._slew()
-        self._target = min(middle, key=lambda vote: vote[1])[0]
+        self._voted = min(middle, key=lambda vote: vote[1])[0]
+        far = abs(self._voted - self._wall) > ALARM_MS
+        agreeing = sum(abs(offset - self._voted) <= ALARM_MS for offset in peers.values())
+        self._target = self._wall if far and agreeing < 2 else self._voted
         if not self._signed:
             self._offset = self._target
         alarm = self.alarm
         if alarm and not self._alarmed:
-            off = self._target - self._offset
+            off = self._voted - self._offset
             self.env.notice("clock_alarm", disagreement_s=round(off / 1000.0, 1))
         self._alarmed = alarm
 
     def _slew(self) -> None:
+        if self._slewed_at == self.env.now:
+            return
         most = (self.env.now - self._slewed_at) * 1000.0 * SLEW_PART
         self._slewed_at = self.env.now
         gap = self._target - self._offset
         self._offset += max(-most, min(most, gap))
 
 
-def _saved_hlc(env: Env, saved: Saved) -> int:
-    """The highest time signed before this start. A damaged row counts as none: the epoch, which
-    is kept apart from it, still keeps versions from going back."""
+def _saved_hlc(env: Env, saved: Saved, wall_ms: float) -> int:
+    """The highest time signed before this start. A damaged row counts as none, and so does one
+    that would make our heads useless for days: the epoch, which is kept apart from it, still
+    keeps versions from going back."""
     try:
         value = env.codec.unpack(saved.get(("meta", b"hlc"), b"\x00"))
     except RemoteError:
         return 0
-    return value if type(value) is int and 0 <= value <= EPOCH_MAX else 0
+    if type(value) is not int or not 0 <= value <= EPOCH_MAX:
+        return 0
+    if value > wall_ms + MEMORY_AHEAD_MS:
+        env.notice("clock_memory_discarded", ahead_s=round((value - wall_ms) / 1000.0))
+        return 0
+    return value

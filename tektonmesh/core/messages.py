@@ -7,12 +7,11 @@ is queued in (docs/design/forwarding.md): 0 control, 1 interactive, 2 normal, 3 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from tektonmesh.core.frozen import frozen
 from tektonmesh.core.types import ContentVersion, SignedHead, SignedKeyDoc, StackId, Version
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ping:
     """`nonce` comes back in `Pong`. `mesh_ms` is the sender's mesh time. `fingerprint` (16 bytes,
     or empty when it does not ride on this one) is that of the sender's whole replica."""
@@ -22,13 +21,13 @@ class Ping:
     fingerprint: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pong:
     nonce: int
     mesh_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Probe:
     """Have you heard from this neighbour of yours of late?"""
 
@@ -36,7 +35,7 @@ class Probe:
     target: StackId
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProbeAnswer:
     """`heard_ms` since the last frame from the target; -1 when there is no such link."""
 
@@ -45,7 +44,7 @@ class ProbeAnswer:
     heard_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bye:
     """The sender closes the link on purpose; `code` is stable, `detail` for people."""
 
@@ -53,14 +52,14 @@ class Bye:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Vouch:
     """A membership voucher that the sender issues for the receiver (packed and signed)."""
 
     voucher: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delta:
     """The news of one owner. With `base` it holds the changes since that record set; without, it
     is the full snapshot of the scopes in `scopes`. `keydoc` rides when the receiver may lack it.
@@ -73,14 +72,14 @@ class Delta:
     keydoc: SignedKeyDoc | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Want:
     """Send me these owners; `have` is what I hold of each (None: nothing)."""
 
     owners: tuple[tuple[StackId, ContentVersion | None], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class VectorEntry:
     """`status` tells a left owner apart; `head_hash` (8 bytes) an equivocator's variants."""
 
@@ -91,7 +90,7 @@ class VectorEntry:
     head_hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Vector:
     """What the sender holds, for the buckets named (empty: for all). `reply` asks for the
     receiver's own vector of the same buckets. `more` says that another chunk follows."""
@@ -102,14 +101,22 @@ class Vector:
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Buckets:
     """The 256 bucket fingerprints (16 bytes each, joined) of the sender's replica."""
 
     prints: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
+class Refuses:
+    """All ids that the sender evicted (256 at most): neither end tells the other of them, and they
+    do not count in the fingerprints of this link."""
+
+    owners: tuple[StackId, ...]
+
+
+@frozen
 class Forward:
     """One envelope for the next hop. `seq` counts envelopes on this link and direction from 1.
     `envelope` is the packed form of `core/envelope.py`."""
@@ -118,21 +125,21 @@ class Forward:
     envelope: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HopAck:
     """Every envelope up to `seq` was received (nothing more)."""
 
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settled:
     """These envelopes reached their destination stack; the previous hop may forget them."""
 
     seqs: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Released:
     """This envelope was certainly not passed on; the previous hop may try its next candidate.
     `visited` are the short ids this hop found to lead nowhere."""
@@ -153,6 +160,7 @@ Message = (
     | Want
     | Vector
     | Buckets
+    | Refuses
     | Forward
     | HopAck
     | Settled
@@ -172,6 +180,7 @@ SEND_CLASS: dict[type, int] = {
     Want: 1,
     Delta: 1,
     Buckets: 1,
+    Refuses: 1,
     Vector: 1,
     Forward: 2,
 }

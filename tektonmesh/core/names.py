@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from tektonmesh.core.ids import parse_id, show_id
+from tektonmesh.core.ids import SHOWN_SIZE, parse_id, show_id
 from tektonmesh.core.machine import Env
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.types import ID_SIZE, Saved, StackId
@@ -116,6 +116,8 @@ class Names:
         return sorted(self.label(stack_id) for stack_id in stacks)[:CANDIDATES_MAX]
 
     def _by_id(self, word: str) -> StackId | None:
+        if len(word) < SHOWN_SIZE:
+            return None
         try:
             return parse_id(word)
         except LocalError:

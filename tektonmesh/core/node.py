@@ -92,8 +92,8 @@ class Node:
     def start(self, now: float) -> list[Effect]:
         """The first turn: raise the epoch, publish the own records, dial."""
         self.env.now = now
+        self.owner.start()  # before the CIs: they get what room its records leave
         self.cis.start()
-        self.owner.start()
         self.dialling.start()
         self.antientropy.start()
         return self.env.take()
@@ -154,6 +154,7 @@ class Node:
             msg.Want: self.dissemination.on_want,
             msg.Vector: self.antientropy.on_vector,
             msg.Buckets: self.antientropy.on_buckets,
+            msg.Refuses: self.antientropy.on_refuses,
             msg.Forward: self.forwarding.on_forward,
             msg.HopAck: self.forwarding.on_hop_ack,
             msg.Settled: self.forwarding.on_settled,
@@ -223,6 +224,7 @@ class Node:
         result = self.trust.evict(event.stack_id)
         self.neighbours.close(event.stack_id, "evicted", "This stack was evicted.")
         self.replica.drop(event.stack_id)
+        self.antientropy.evicted()
         return result
 
     def _leave(self, event: ev.Leave) -> None:

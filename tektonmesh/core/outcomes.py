@@ -6,8 +6,7 @@ is decided by `requests` and `deliveries`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tektonmesh.core.effects import Answer, AnswerChunk, AnswerFailed
 from tektonmesh.core.envelope import ENTRY_SIZE
@@ -21,8 +20,7 @@ COLLECT_MAX = 4 << 20
 """A reply that is not streamed may be this large; larger ones need a stream."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What a caller asked, as far as its answer needs it. `stack` owns the CI; `started` is the
     instant of asking; with `live` the reply goes out in chunks and the answer's body is empty."""
 
@@ -60,15 +58,16 @@ class Outcomes:
         if question.live:
             self.chunk(question, body)
             body = b""
+        hops = self._traces.hops(trace)
         result: dict[str, Any] = {
             "id": question.msg_id.hex(),
             "to": self.address(question.ci, question.stack),
             "from": self.address(question.sender, self.env.me),
             "body": body,
             "content_type": content_type,
-            "path": self._traces.path(trace, question.stack),
+            "path": [hop["stack"] for hop in hops] + [self._names.label(question.stack)],
             "ms": self._ms(question),
-            "hops": self._traces.hops(trace),
+            "hops": hops,
         }
         self.env.emit(Answer(question.ticket, result))
         self._done(question, ok=True, hops=len(trace) // ENTRY_SIZE)

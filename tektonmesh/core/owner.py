@@ -34,6 +34,10 @@ FIRST_PUBLISH_WAIT_S = 1.0
 """How long the first publish waits for the clock and the memory of a peer, if one is expected."""
 REFRESH_OWNERS = 10
 """Seconds between refreshes grow with the owners: N/10, so that a replica sees ten a second."""
+CI_RECORDS_MAX = RECORDS_MAX - 256
+CI_SIZE_MAX = SET_SIZE_MAX - (64 << 10)
+"""What `ci/*` may take: however many CIs there are, the stack can still say where it is and to
+whom it is linked."""
 LEAVE_FLUSH_S = 0.3
 """Time for the shell to put the last head on the wire."""
 
@@ -61,6 +65,7 @@ class Owner:
         self._records = RecordSet()
         self._wanted: dict[str, bytes] = {}
         self._wanted_size = 0
+        self._ci_size = self._ci_count = 0
         self._touched: dict[str, None] = {}
         replica.watch_own(self._seen)
         replica.trust.watch(self._proof_changed)
@@ -143,7 +148,8 @@ class Owner:
 
     def put(self, key: str, value: dict[str, Any], *, urgent: bool = False) -> None:
         """Say this from now on. Urgent news go at once, past the limit on publishing. Raises
-        LocalError if the record is over its quota, or if there would be too many."""
+        LocalError if the record is over its quota, or if there would be too many; `ci/*` leave a
+        reserve for the others."""
         assert is_key(key) and kind_of(key) in SCOPE_OF_KIND, key
         packed = self.env.codec.pack(value)
         before = self._wanted.get(key)
@@ -155,19 +161,31 @@ class Owner:
                 code="too_large",
                 hint="Shorten the description or the lists of capabilities.",
             )
+        added = int(before is None)
         grown = size_of(key, packed) - (0 if before is None else size_of(key, before))
-        full = before is None and len(self._wanted) >= RECORDS_MAX
-        if full or self._wanted_size + grown > SET_SIZE_MAX:
+        if not self._has_room(key, added, grown):
             raise LocalError("This stack has no room for more records.", code="busy")
         self._wanted[key] = packed
-        self._wanted_size += grown
+        self._count(key, added, grown)
         self._touch(key, urgent=urgent)
+
+    def _has_room(self, key: str, added: int, grown: int) -> bool:
+        if len(self._wanted) + added > RECORDS_MAX or self._wanted_size + grown > SET_SIZE_MAX:
+            return False
+        within = self._ci_count + added <= CI_RECORDS_MAX and self._ci_size + grown <= CI_SIZE_MAX
+        return within or kind_of(key) != "ci"
+
+    def _count(self, key: str, added: int, grown: int) -> None:
+        self._wanted_size += grown
+        if kind_of(key) == "ci":
+            self._ci_count += added
+            self._ci_size += grown
 
     def delete(self, key: str, *, urgent: bool = False) -> None:
         """Do not say this any more; harmless if it was not said."""
         before = self._wanted.pop(key, None)
         if before is not None:
-            self._wanted_size -= size_of(key, before)
+            self._count(key, -1, -size_of(key, before))
             self._touch(key, urgent=urgent)
 
     def _touch(self, key: str, *, urgent: bool) -> None:
@@ -249,7 +267,7 @@ class Owner:
     def _lease_s(self, refresh_s: float) -> int:
         if self._status == Status.LEFT:
             return LEASE_MAX_S
-        return min(LEASE_MAX_S, ceil(3.0 * refresh_s))
+        return min(LEASE_MAX_S, ceil(self.env.settings.lease_s or 3.0 * refresh_s))
 
     def _refresh(self) -> None:
         """Renew the lease; a new prekey of the day rides along."""
@@ -297,7 +315,7 @@ class Owner:
 
     def outbid(self, version: Version) -> None:
         """Publish everything anew under a higher epoch than that of `version`."""
-        if version.epoch >= EPOCH_MAX:
+        if max(version.epoch, self._epoch_saved) >= EPOCH_MAX:
             self._fenced = True
             self._rest()
             self.env.notice("epoch_exhausted", epoch=version.epoch)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from tektonmesh.core.frozen import frozen
 from tektonmesh.core.graph import Graph
 from tektonmesh.core.machine import Env
 from tektonmesh.core.neighbours import Neighbours
@@ -29,7 +29,7 @@ CHOICES_MAX = 4096
 Distances = dict[StackId, int]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hop:
     """A next hop: the link to use, the stack at its end, and what the whole path costs in ms."""
 

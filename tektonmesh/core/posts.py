@@ -14,7 +14,7 @@ from tektonmesh.core.machine import Env
 from tektonmesh.core.sealing import Body, Copy, Sealer
 from tektonmesh.core.types import StackId
 from tektonmesh.core.wheel import Waiting, Wheel
-from tektonmesh.errors import DeliveryError
+from tektonmesh.errors import DeliveryError, LocalError
 
 POSTS_MAX = 8192
 BYTES_MAX = 32 << 20
@@ -73,7 +73,9 @@ class Posts:
     def send(
         self, kind: Kind, to: StackId, reply_to: bytes, body: Body, *, within_s: float
     ) -> None:
-        """Post `body` to the stack `to`; tried for `within_s` seconds."""
+        """Post `body` to the stack `to`; tried for `within_s` seconds.
+
+        Raises LocalError if the body cannot be packed or is too large; nothing is posted then."""
         assert within_s > 0
         msg_id = self._sealer.new_id()
         post = Post(kind, to, reply_to, body, msg_id=msg_id, until=self.env.after(within_s))
@@ -83,7 +85,11 @@ class Posts:
         self._bytes += post.size
         while len(self._open) > POSTS_MAX or self._bytes > BYTES_MAX:
             self._close(next(iter(self._open.values())))
-        self._transmit(post)
+        try:
+            self._transmit(post)
+        except LocalError:
+            self._close(post)
+            raise
 
     def graph_changed(self) -> None:
         """A way may have opened for those that had none."""

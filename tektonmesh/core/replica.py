@@ -8,7 +8,7 @@ may be taken is checked in `core/intake`, how owners end is `core/leases`; whom 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tektonmesh.core import shelf
@@ -90,13 +90,14 @@ class Replica:
         """The news of an owner that is known and not expired, for somebody who holds `base`."""
         return self.owners[owner].delta(base, with_keydoc=with_keydoc)
 
-    def fingerprint(self) -> bytes:
-        """16 bytes that are equal in two replicas with the same unexpired owners and records."""
-        return self._prints.total()
+    def fingerprint(self, without: Iterable[StackId] = ()) -> bytes:
+        """16 bytes that are equal in two replicas with the same unexpired owners and records; the
+        owners `without` do not count."""
+        return self._prints.total(without)
 
-    def bucket_prints(self) -> list[bytes]:
+    def bucket_prints(self, without: Iterable[StackId] = ()) -> list[bytes]:
         """The 256 prints that `fingerprint` is made of, by the first byte of the owner's id."""
-        return self._prints.prints()
+        return self._prints.prints(without)
 
     def count(self) -> int:
         """How many owners are not expired."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tektonmesh.core.deliveries import Deliveries
-from tektonmesh.core.envelope import Envelope, Kind, read_trace
+from tektonmesh.core.envelope import Envelope, Kind
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.machine import Env
 from tektonmesh.core.outcomes import COLLECT_MAX
@@ -93,7 +93,7 @@ class Replies:
         try:
             return pending, self._sealer.open(envelope)
         except (RemoteError, LocalError) as error:
-            self.env.notice("seal_refused", source=header.source.hex(), detail=error.detail)
+            self._sealer.refusals.note(header.source, error.detail)
             return None
 
     def _take(self, pending: Pending, fresh: bytes) -> None:
@@ -121,6 +121,6 @@ class Replies:
 
     def _way(self, pending: Pending, trace: bytes) -> tuple[StackId, ...]:
         """The stacks of a trace with the destination; empty if one of them is not known here."""
-        stacks = [self._traces.stack_of(hop.short) for hop in read_trace(trace)]
+        stacks = self._traces.stacks(trace)
         known = [stack for stack in stacks if stack is not None]
         return (*known, pending.question.stack) if known and len(known) == len(stacks) else ()

@@ -154,9 +154,10 @@ class Requests:
         self._windows[stack] = window
         self._open[pending.msg_id] = pending
         self._tickets[command.ticket] = pending
-        self.copies.hold(pending)
         if may_go:
             self.copies.begin(pending)
+        else:
+            self.copies.hold(pending)
 
     def _check_known(self, stack: StackId, ci: str) -> None:
         """Answer from the replica at once what will not change by waiting."""

@@ -24,7 +24,9 @@ from tektonmesh.core.envelope import (
     Kind,
     SendClass,
 )
+from tektonmesh.core.keydoc import KeyDoc
 from tektonmesh.core.machine import Env
+from tektonmesh.core.refusals import Refusals
 from tektonmesh.core.replica import Replica
 from tektonmesh.core.types import SealKey, StackId
 from tektonmesh.errors import DeliveryError, RemoteError
@@ -47,6 +49,9 @@ TTL_MIN_MS = 1000
 """Below this the guesses of transit times would decide instead of the deadline."""
 TTL_MAX_MS = 0xFFFF_FFFF
 
+KEYS_MAX = 4096
+"""Keys of other stacks kept ready; looking them up anew is not dear."""
+
 
 class Copy(NamedTuple):
     """Which copy of which message an envelope is, and the short ids (packed) it should avoid."""
@@ -61,8 +66,10 @@ class Sealer:
 
     def __init__(self, env: Env, replica: Replica) -> None:
         self.env = env
+        self.refusals = Refusals(env, replica)
         self._replica = replica
         self._fresher: dict[StackId, tuple[bytes, SealKey]] = {}
+        self._keys: dict[StackId, tuple[KeyDoc, object, SealKey]] = {}
 
     def new_id(self) -> bytes:
         """16 bytes: 6 of mesh time in ms, then chance. They sort by time of making."""
@@ -136,10 +143,17 @@ class Sealer:
             return False
         key = SealKey(held.keydoc.box_pk, key_id, prekey)
         self._fresher[stack_id] = (self._published(stack_id)[0], key)
+        self._keys.pop(stack_id, None)
         return True
 
     def _key_of(self, to: StackId) -> SealKey:
         held = self._replica.owners.get(to)
+        said = held.value("stack/self") if held is not None else None
+        known = self._keys.get(to)
+        if known is not None and held is not None:
+            keydoc, once_said, key = known
+            if held.keydoc is keydoc and said is once_said:
+                return key
         key_id, prekey = self._published(to)
         fresher = self._fresher.get(to)
         if fresher is not None:
@@ -148,7 +162,11 @@ class Sealer:
             del self._fresher[to]
         if held is None or not prekey:
             raise DeliveryError("The keys of the stack are not known here yet.")
-        return SealKey(held.keydoc.box_pk, key_id, prekey)
+        if len(self._keys) >= KEYS_MAX:
+            self._keys.clear()
+        key = SealKey(held.keydoc.box_pk, key_id, prekey)
+        self._keys[to] = (held.keydoc, said, key)
+        return key
 
     def _published(self, stack_id: StackId) -> tuple[bytes, bytes]:
         """`(key_id, prekey)` of the stack's own record; empty bytes if it has none."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tektonmesh.core.envelope import read_trace
+from tektonmesh.core.envelope import ENTRIES_MAX, ENTRY_SIZE, Hop, read_trace
 from tektonmesh.core.names import Names
 from tektonmesh.core.replica import Replica
 from tektonmesh.core.types import StackId, short_id
@@ -21,23 +21,30 @@ class Traces:
         self._names = names
         self._known: dict[bytes, StackId] = {}
 
-    def stack_of(self, short: bytes) -> StackId | None:
-        """The stack that a short id means, as far as the replica knows."""
-        if short not in self._known:
-            self._known = {short_id(owner): owner for owner in self._replica.owners}
-        return self._known.get(short)
-
-    def name_of(self, short: bytes) -> str:
-        """The label of the stack; the short id itself for one that is not known here."""
-        stack_id = self.stack_of(short)
-        return self._names.label(stack_id) if stack_id is not None else short.hex()
+    def stacks(self, trace: bytes) -> list[StackId | None]:
+        """The stacks along a trace, None for one that the replica does not know."""
+        return [stack_id for _hop, stack_id in self._read(trace)]
 
     def path(self, trace: bytes, destination: StackId) -> list[str]:
         """The labels along a trace, and that of the destination, which is not in it."""
-        names = [self.name_of(hop.short) for hop in read_trace(trace)]
+        names = [self._name(hop, stack_id) for hop, stack_id in self._read(trace)]
         return [*names, self._names.label(destination)]
 
     def hops(self, trace: bytes) -> list[dict[str, Any]]:
         """`{"stack", "dwell_ms"}` of each stack that passed it on."""
-        hops = read_trace(trace)
-        return [{"stack": self.name_of(hop.short), "dwell_ms": hop.dwell_ms} for hop in hops]
+        return [
+            {"stack": self._name(hop, stack_id), "dwell_ms": hop.dwell_ms}
+            for hop, stack_id in self._read(trace)
+        ]
+
+    def _name(self, hop: Hop, stack_id: StackId | None) -> str:
+        """The label of the stack; the short id itself for one that is not known here."""
+        return self._names.label(stack_id) if stack_id is not None else hop.short.hex()
+
+    def _read(self, trace: bytes) -> list[tuple[Hop, StackId | None]]:
+        """The hops of a trace, no more than an envelope can have: another stack wrote it, as long
+        as it liked. Ids that are not known cost one look at the replica together."""
+        hops = read_trace(trace[: ENTRIES_MAX * ENTRY_SIZE])
+        if any(hop.short not in self._known for hop in hops):
+            self._known = {short_id(owner): owner for owner in self._replica.owners}
+        return [(hop, self._known.get(hop.short)) for hop in hops]

@@ -73,10 +73,11 @@ class Tracing:
         timeout_s = min(command.timeout_s, settings.request_timeout_max_s)
         msg_id = self._sealer.new_id()
         probe = Probe(command.ticket, stack, msg_id, self.env.after(timeout_s))
+        self._probes[msg_id] = probe
         if not self._send(probe):
+            self._close(probe)
             label = self._names.label(stack)
             raise DeliveryError(f"No path leads to the stack '{label}'.", code="unreachable")
-        self._probes[msg_id] = probe
         return None
 
     def cancel(self, ticket: int) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from tektonmesh.core import keydoc as kd
 from tektonmesh.core.effects import CloseLink, Send
 from tektonmesh.core.events import LinkUp, PeerRefused
+from tektonmesh.core.frozen import frozen
 from tektonmesh.core.ids import show_id
 from tektonmesh.core.keydoc import KeyDoc, SignedVoucher, Voucher, membership_mac
 from tektonmesh.core.machine import Env
@@ -36,7 +37,7 @@ DEPTH_MAX = 3
 PER_ISSUER_MAX = 256
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verdict:
     """Whether a peer is admitted. `reason` is "allowed", "approved" or "secret"; or, if it is
     not, "evicted", "self", "bad_keydoc" or "pending"."""
@@ -57,7 +58,7 @@ class _Peer:
     voucher: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Standing:
     """Why an owner is accepted: its role, and how many vouchers lie in between."""
 
@@ -74,7 +75,7 @@ class Trust:
         self.clock = clock
         self._peers: dict[StackId, _Peer] = {}
         self._accepted: dict[StackId, tuple[KeyDoc, _Standing]] = {}
-        self._vouched: dict[StackId, dict[StackId, None]] = {}
+        self._vouched: dict[StackId, dict[StackId, int]] = {}
         self._watchers: list[Callable[[], None]] = []
         for (table, key), packed in saved.items():
             if table == "peer" and (peer := _read_peer(env, packed)) is not None:
@@ -123,6 +124,10 @@ class Trust:
         """Whether this id was evicted here."""
         held = self._peers.get(stack_id)
         return held is not None and held.state == "evicted"
+
+    def evicted(self) -> list[StackId]:
+        """The ids evicted here, sorted."""
+        return sorted(one for one, peer in self._peers.items() if peer.state == "evicted")
 
     def link_up(self, event: LinkUp) -> None:
         """Remember the peer; in a mesh without a secret, vouch for it before the others. One that
@@ -251,8 +256,12 @@ class Trust:
             return None
         subjects = self._vouched.setdefault(voucher.issuer, {})
         if stack_id not in subjects and len(subjects) >= PER_ISSUER_MAX:
-            return None
-        subjects[stack_id] = None
+            now = self.clock.now_ms()
+            for subject in [one for one, end in subjects.items() if end <= now]:
+                del subjects[subject]
+            if len(subjects) >= PER_ISSUER_MAX:
+                return None
+        subjects[stack_id] = max(subjects.get(stack_id, 0), voucher.not_after_ms)
         return _Standing(voucher.role, issuer[1].depth + 1)
 
     def _is_current(self, voucher: Voucher, stack_id: StackId) -> bool:
@@ -269,6 +278,8 @@ class Trust:
         """The replica forgot this owner: free what was kept for it."""
         self._accepted.pop(stack_id, None)
         self._vouched.pop(stack_id, None)
+        for subjects in self._vouched.values():
+            subjects.pop(stack_id, None)
 
     # --- our own membership ----------------------------------------------------------------------
 

@@ -6,9 +6,11 @@ needs in mid-decision; `wire` implements the first two, a world may memoise them
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum, StrEnum
 from typing import Any, NamedTuple, Protocol
+
+from tektonmesh.core.frozen import frozen
 
 StackId = bytes
 """32 bytes: SHA-256 of a prefix and the root key. The authority; names are labels."""
@@ -75,7 +77,7 @@ SCOPE_OF_KIND = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SignedKeyDoc:
     """A stack's key document as it travels: packed bytes, the root key's signature over them,
     and the packed membership proof (which the signature does not cover)."""
@@ -85,7 +87,7 @@ class SignedKeyDoc:
     proof: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SignedHead:
     """A head as it travels: the packed bytes and the signature of the operational key. It is never
     encoded again."""
@@ -94,7 +96,7 @@ class SignedHead:
     sig: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Identity:
     """Who this node is for one run. `instance` is random per start."""
 
@@ -106,7 +108,7 @@ class Identity:
     keydoc: SignedKeyDoc
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SealKey:
     """What is needed to seal to a stack: its static box key (from its key document) and its
     current prekey with the 8-byte id it published for it."""
@@ -159,7 +161,7 @@ Saved = dict[tuple[str, bytes], bytes]
 """What the disk held at start: (table, key) -> value. Tables are named in `core/effects.py`."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NodeSettings:
     """Every number a node can be told. Units are the last word of each name.
 
@@ -183,6 +185,8 @@ class NodeSettings:
     publish_slow_s: float = 5.0
     refresh_min_s: float = 100.0
     refresh_max_s: float = 300.0
+    lease_s: float = 0.0
+    """How long a head holds; 0 is three refreshes."""
     fingerprint_interval_s: float = 10.0
     repair_delay_s: float = 2.0
     left_keep_s: float = 1000.0
@@ -213,8 +217,11 @@ class NodeSettings:
     hop_ack_max_s: float = 2.0
     hop_keep_s: float = 10.0
     answer_delay_s: float = 0.005
-    """How long a `HopAck` or `Settled` may wait for something to ride with; well under
-    `hop_ack_min_s`, or every hop would look silent."""
+    """How long the `Settled` of a message, for which a caller may be waiting, may itself wait for
+    something to ride with."""
+    ack_delay_s: float = 0.05
+    """The same for what nobody waits for: each `HopAck`, and the `Settled` of replies and other
+    answers. Well under `hop_ack_min_s`, or every hop would look silent."""
     receipt_wait_s: float = 0.3
     request_timeout_s: float = 60.0
     request_timeout_max_s: float = 900.0

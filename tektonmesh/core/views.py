@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tektonmesh.core.head import EPOCH_MAX
 from tektonmesh.core.ids import show_id
 from tektonmesh.core.linkcost import HOP_MS
 from tektonmesh.core.neighbours import Neighbour
 from tektonmesh.core.types import StackId, StackState
-from tektonmesh.core.views_cis import cis, cis_of, find, record, words_of
+from tektonmesh.core.views_cis import cis, cis_of, find, record, text_of, words_of
 from tektonmesh.errors import DeliveryError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def status(node: Node) -> dict[str, Any]:
         "name": env.identity.name,
         "id": show_id(env.me),
         "mesh": env.identity.mesh,
-        "version": _own_words(node, env.me).get("version", ""),
+        "version": text_of(_own_words(node, env.me), "version"),
         "uptime_s": round(env.now - node.started, 3),
         "listen": list(env.settings.listen),
         "links": [_link(node, neighbour) for neighbour in node.neighbours.links.values()],
@@ -90,13 +91,13 @@ def _stack(node: Node, stack_id: StackId) -> dict[str, Any]:
         "path": _path(node, stack_id),
         "rtt_ms": _rtt_ms(node, stack_id),
         "lease_left_s": 0.0 if held is None else round(node.replica.lease_left_s(stack_id), 3),
-        "version": own.get("version", ""),
+        "version": text_of(own, "version"),
         "head": [] if held is None else list(held.head.version),
         "cis": len(rows),
         "specialties": _joined(words_of(own, "specialties"), rows, "specialties"),
         "capabilities": _joined([], rows, "capabilities"),
         "age_s": 0.0 if held is None else round(node.env.now - held.heard, 3),
-        "since": own.get("since"),
+        "since": _since(own),
     }
 
 
@@ -110,6 +111,12 @@ def _own_words(node: Node, stack_id: StackId) -> dict[str, Any]:
     """The `stack/self` record of a stack; empty while there is none."""
     held = node.replica.owners.get(stack_id)
     return (held.value("stack/self") if held else None) or {}
+
+
+def _since(own: dict[str, Any]) -> int | None:
+    """The wall second of a stack's start as it says; None if that can be none."""
+    since = own.get("since")
+    return since if type(since) is int and 0 <= since <= EPOCH_MAX else None
 
 
 def _path(node: Node, stack_id: StackId) -> list[str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tektonmesh.core.node import Node
 
 Row = dict[str, Any]
+TEXT_MAX = 64
 _GONE = (StackState.DEREGISTERED, StackState.LEFT)
 
 # What a word of a search is worth by where it is found.
@@ -28,6 +29,14 @@ def words_of(value: Row, key: str) -> list[str]:
     """A list of words in a record; what is none is left out, since others wrote it."""
     words = value.get(key)
     return [word for word in words if isinstance(word, str)] if isinstance(words, list) else []
+
+
+def text_of(value: Row, key: str) -> str:
+    """A short text in a record, fit for a terminal; empty if it is none, since others wrote it."""
+    text = value.get(key)
+    if not isinstance(text, str):
+        return ""
+    return "".join(one for one in text[:TEXT_MAX] if one.isprintable())
 
 
 class Filters(TypedDict, total=False):

@@ -118,7 +118,7 @@ def dialable(bound: Iterable[tuple[str, int]], *, with_loopback: bool) -> list[s
     A wildcard becomes every address of the interfaces of its family. Loopback counts when it was
     asked for by address, `with_loopback` is set, or there is nothing else.
     """
-    interfaces = interface_addresses()
+    interfaces: list[str] | None = None
     plain: dict[str, None] = {}
     loopback: dict[str, None] = {}
     for host, port in bound:
@@ -126,6 +126,9 @@ def dialable(bound: Iterable[tuple[str, int]], *, with_loopback: bool) -> list[s
         if address is None or not address.is_unspecified:
             plain[join_address(host, port)] = None
             continue
+        if interfaces is None:
+            # A stack that listens on named addresses never needs to know.
+            interfaces = interface_addresses()
         for text in interfaces:
             if (":" in text) == (address.version == 6):
                 mine = ipaddress.ip_address(text).is_loopback

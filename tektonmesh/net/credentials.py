@@ -6,6 +6,7 @@ It decides when a certificate is issued anew and when keys are renewed; the file
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ import trio
 
 from tektonmesh.config import Config
 from tektonmesh.core.types import Saved
+from tektonmesh.errors import MeshError
 from tektonmesh.net import identity as identities
 from tektonmesh.net.link import LinkContext, LinkRefused
 from tektonmesh.net.store import Store
@@ -20,6 +22,8 @@ from tektonmesh.net.tls import SeenLeaves, issue_leaf
 from tektonmesh.net.wallclock import wall_s
 from tektonmesh.wire.handshake import Judge
 from tektonmesh.wire.keys import mesh_key_of
+
+_LOG = logging.getLogger(__name__)
 
 RENEW_S = 3600.0
 REISSUE_S = 60.0
@@ -74,7 +78,12 @@ class Credentials:
         if now - self._issued < REISSUE_S:
             return
         self._issued = now
-        issued_at = identities.next_issued_at(self._home, _wall_ms(), above=refusal.highest)
+        try:
+            issued_at = identities.next_issued_at(self._home, _wall_ms(), above=refusal.highest)
+        except (MeshError, OSError) as error:
+            # A full disk must not let a peer's word end the daemon; the next refusal tries again.
+            _LOG.warning("no newer certificate can be issued: %s", error)
+            return
         self._context = replace(self.context(), leaf=issue_leaf(self.keys, issued_at))
 
     async def keep_renewing(self) -> None:
@@ -83,7 +92,10 @@ class Credentials:
         while True:
             await trio.sleep(RENEW_S)
             self.keys.renew_ephemeral()
-            identities.renew_prekey(self._home, self.keys, _wall_ms())
+            try:
+                identities.renew_prekey(self._home, self.keys, _wall_ms())
+            except (MeshError, OSError) as error:
+                _LOG.warning("no new prekey can be kept: %s", error)
 
 
 def _wall_ms() -> int:

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import trio
 
+from tektonmesh import __version__
 from tektonmesh.config import LAN_TEST_SECRET, Config
-from tektonmesh.config.version import package_version
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core.ids import parse_id, show_id
@@ -41,6 +41,7 @@ from tektonmesh.net.listen import Listener, bind_default, bind_to, bound_address
 from tektonmesh.net.lock import locked_home
 from tektonmesh.net.notices import Item, Notices
 from tektonmesh.net.reach import Reach
+from tektonmesh.net.rounds import Rounds
 from tektonmesh.net.store import Store
 from tektonmesh.net.wallclock import tell_wall_time, wall_s
 from tektonmesh.net.watchdog import keep_beating
@@ -92,10 +93,11 @@ class Daemon:
         near_only = config.lan and config.secret == (LAN_TEST_SECRET,)
         inject, spawn = self._drive.inject, self._spawn
         self._asks = Asks(inject)
-        self._reach = Reach()
+        self._reach = Reach(config.allow_endpoint_hosts, own_socket=config.socket)
         self._endpoints = Endpoints(inject, self._reach, spawn)
         self._health = HealthChecks(inject, self._reach, spawn)
-        self._links = Links(self.identity.stack_id, inject, credentials.on_stale_leaf)
+        rounds = self._drive.rounds
+        self._links = Links(self.identity.stack_id, inject, credentials.on_stale_leaf, rounds)
         context = credentials.context
         self._dialler = Dialler(inject, self._links, context, spawn, near_only=near_only)
         self._listener = Listener(self._links, context, spawn, near_only=near_only)
@@ -161,6 +163,11 @@ class Daemon:
         """The connection is closed. Its CIs have a grace to come back."""
         if self._attached.pop(connection, None) is not None:
             self.inject(ev.Detached(connection))
+
+    @property
+    def rounds(self) -> Rounds:
+        """Around what one read causes, so that everything it causes leaves together."""
+        return self._drive.rounds
 
     def subscribe(self) -> AbstractContextManager[trio.MemoryReceiveChannel[Item]]:
         """Everything that happens from now on; see `Notices.subscribe`."""
@@ -391,9 +398,18 @@ def settings_of(
         # Where the secret alone does not admit, it still opens the door to the pending list.
         extra={
             "admission": "secret" if config.admission == "secret" else "approve",
-            "version": package_version(),
+            "version": __version__,
         },
     )
+    if config.lease_s is not None:
+        # A lease holds for three signs of life unless somebody says otherwise.
+        third = config.lease_s / 3.0
+        settings = replace(
+            settings,
+            lease_s=config.lease_s,
+            refresh_min_s=min(settings.refresh_min_s, third),
+            refresh_max_s=min(settings.refresh_max_s, third),
+        )
     if config.refresh_s is None:
         return settings
     return replace(settings, refresh_min_s=config.refresh_s, refresh_max_s=config.refresh_s)

@@ -17,6 +17,7 @@ import trio
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core.node import Node
+from tektonmesh.net.rounds import Rounds
 from tektonmesh.net.watchdog import Pulse
 
 _LOG = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Drive:
         now = trio.current_time()
         self.node = make_node(now)
         self.pulse = Pulse(now)
+        self.rounds = Rounds()
         self.failure: BaseException | None = None
         self.failed = trio.Event()
         self.turns = 0
@@ -52,7 +54,11 @@ class Drive:
         """The node's first turn."""
         self._hands = hands
         self._busy = True
-        self._guarded(None, lambda: self.node.start(trio.current_time()))
+        with self.rounds:
+            try:
+                self._carry_out(self.node.start(trio.current_time()))
+            except Exception as error:
+                self._fail(None, error)
         self._busy = False
         self._work()
 
@@ -90,8 +96,9 @@ class Drive:
     def _work(self) -> None:
         self._busy = True
         try:
-            while self._queue:
-                self._turn(self._queue.popleft())
+            with self.rounds:
+                while self._queue:
+                    self._turn(self._queue.popleft())
         finally:
             self._busy = False
         sleeper = self._sleeper
@@ -108,18 +115,21 @@ class Drive:
             # What piled up while we did not run must not be judged before the pause is known.
             if missed_s >= STALL_SAID_S:
                 _LOG.warning("this process did not run for %.1f s", missed_s)
-            stalled = ev.Stalled(missed_s)
-            self._guarded(stalled, lambda: self.node.handle(stalled, now))
-        self._guarded(event, lambda: self.node.handle(event, now))
+            self._handle(ev.Stalled(missed_s), now)
+            if self._closed:
+                return
+        self._handle(event, now)
 
-    def _guarded(self, event: ev.Event | None, turn: Callable[[], list[fx.Effect]]) -> None:
-        if self._closed:
-            return
+    def _handle(self, event: ev.Event, now: float) -> None:
         try:
-            for effect in turn():
-                self._hands[type(effect)](effect)
+            self._carry_out(self.node.handle(event, now))
         except Exception as error:
             self._fail(event, error)
+
+    def _carry_out(self, effects: list[fx.Effect]) -> None:
+        hands = self._hands
+        for effect in effects:
+            hands[type(effect)](effect)
 
     def _fail(self, event: ev.Event | None, error: Exception) -> None:
         _LOG.critical("fault in the core at %s", describe(event), exc_info=error)

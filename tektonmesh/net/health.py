@@ -1,7 +1,7 @@
 """Whether the HTTP endpoints of local CIs answer.
 
 It decides how a check is made and when a verdict is worth an event: the first one, and each
-change; one miss is no verdict. What a CI's health means is decided in `core/cis`.
+change; fewer than three misses are no verdict. What a CI's health means is decided in `core/cis`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INTERVAL_S = 30.0
 FIRST_AFTER_S = 1.0
 """A CI that registers before its server listens is the normal case."""
 AGAIN_AFTER_S = 5.0
-MISSES_MAX = 2
+MISSES_MAX = 3
 ANSWER_S = 5.0
 
 
@@ -57,7 +57,7 @@ class HealthChecks:
                     if healthy is not told:
                         told = healthy
                         self._inject(ev.CiHealth(ci, healthy, problem))
-                await trio.sleep(INTERVAL_S if misses in (0, MISSES_MAX) else AGAIN_AFTER_S)
+                await trio.sleep(AGAIN_AFTER_S if 0 < misses < MISSES_MAX else INTERVAL_S)
 
     async def _check(self, url: str) -> str:
         """What is wrong; empty when the endpoint is well. Any HTTP answer under 500 will do: many

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import trio
 
 from tektonmesh.core.envelope import CLASS_AT
+from tektonmesh.core.frozen import frozen
 from tektonmesh.core.messages import SEND_CLASS, Bye, Forward, Message
 from tektonmesh.core.types import Identity, StackId
 from tektonmesh.errors import LocalError, RemoteError
@@ -39,7 +40,7 @@ _AT_ONCE_MAX = 2
 """Writes on the spot between two turns of the link's tasks: an answer and an acknowledgement."""
 
 
-@dataclass(frozen=True)
+@frozen
 class LinkContext:
     """What every link of this daemon is made with.
 
@@ -304,8 +305,13 @@ class Link:
     # --- writing ---------------------------------------------------------------------------------
 
     def send(self, messages: Iterable[Message]) -> None:
-        """Queue messages; never waits. Without effect once the link is closing. A queue over its
-        bound closes the link."""
+        """Queue messages and begin to write; never waits. Without effect once the link is closing.
+        A queue over its bound closes the link."""
+        self.queue(messages)
+        self.flush()
+
+    def queue(self, messages: Iterable[Message]) -> None:
+        """As `send`; whoever calls it sees to a `flush`."""
         if self._closing:
             return
         push = self._queue.push
@@ -317,7 +323,9 @@ class Link:
             push(KIND[type(message)], send_class, encode_message(message))
         if self._queue.size > limits.LINK_QUEUE_BYTES_MAX:
             self.close("busy", "The peer does not take what is sent to it.")
-            return
+
+    def flush(self) -> None:
+        """Begin to write what is queued."""
         if self._idle and self._at_once > 0:
             self._write_now()
         if self._queue.size or self._pending:

@@ -20,6 +20,7 @@ from tektonmesh.core.types import LinkId, StackId
 from tektonmesh.errors import MeshError
 from tektonmesh.net.link import Link, LinkRefused
 from tektonmesh.net.log import clean
+from tektonmesh.net.rounds import ROUND_BYTES, Rounds
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,8 +40,10 @@ class Links:
         me: StackId,
         inject: Callable[[ev.Event], None],
         on_stale_leaf: Callable[[LinkRefused], None],
+        rounds: Rounds,
     ) -> None:
         """`on_stale_leaf` hears of peers that have seen a newer certificate of ours."""
+        self._rounds = rounds
         self._me = me
         self._inject = inject
         self._on_stale_leaf = on_stale_leaf
@@ -70,7 +73,11 @@ class Links:
     def send(self, effect: fx.Send) -> None:
         link = self._links.get(effect.link)
         if link is not None:
-            link.send(effect.messages)
+            link.queue(effect.messages)
+            if link.queued < ROUND_BYTES:
+                self._rounds.at_end(link.flush)
+            else:
+                link.flush()
 
     def close_link(self, effect: fx.CloseLink) -> None:
         link = self._links.get(effect.link)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from tektonmesh.core.frozen import frozen
 from tektonmesh.core.ids import show_id
 from tektonmesh.core.types import StackId
 from tektonmesh.net.addresses import (
@@ -54,7 +55,7 @@ told again, rarely, because each time starts a new series of tries."""
 STOP_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Seen:
     """A stack of our mesh that says it is there: the start of its shown id and its addresses."""
 
@@ -62,7 +63,7 @@ class Seen:
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Card:
     """What we say of ourselves."""
 

@@ -7,6 +7,7 @@ decided in `log`, which notices exist in the core (docs/reference/events.md).
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -52,11 +53,12 @@ class _Subscriber:
 
 
 class Notices:
-    """The one place a notice passes. `counters` are plain numbers that only grow, but for the
-    gauges that `Daemon` sets; /metrics shows them."""
+    """The one place a notice passes."""
 
     def __init__(self) -> None:
-        self.counters: dict[str, float] = {}
+        self._counts: dict[str, float] = {}
+        self._latency = [0] * (len(LATENCY_BUCKETS_MS) + 1)
+        self._latency_sum_ms = 0.0
         self._seq = 0
         self._subscribers: dict[int, _Subscriber] = {}
         self._last_subscriber = 0
@@ -76,8 +78,19 @@ class Notices:
         """A notice of the shell's own."""
         self.take(Notice(kind, data))
 
-    def add(self, counter: str, amount: float = 1.0) -> None:
-        self.counters[counter] = self.counters.get(counter, 0.0) + amount
+    @property
+    def counters(self) -> dict[str, float]:
+        """Plain numbers that only grow, for /metrics: notices by kind, and the latency of messages
+        by bucket, each with all that were quicker."""
+        shown = {f"notices_{kind}": count for kind, count in self._counts.items()}
+        total = 0
+        for bucket, count in zip(LATENCY_BUCKETS_MS, self._latency, strict=False):
+            total += count
+            if total:
+                shown[f"message_ms_le_{bucket}"] = float(total)
+        shown["message_ms_count"] = float(sum(self._latency))
+        shown["message_ms_sum"] = self._latency_sum_ms
+        return shown
 
     @contextmanager
     def subscribe(self) -> Iterator[trio.MemoryReceiveChannel[Item]]:
@@ -100,15 +113,12 @@ class Notices:
             _LOG.log(level, "%s", log.sentence(notice.kind, notice.data), extra=extra)
 
     def _count(self, notice: Notice) -> None:
-        self.add(f"notices_{notice.kind}")
+        self._counts[notice.kind] = self._counts.get(notice.kind, 0.0) + 1.0
         if notice.kind == "message_done":
             self._count_latency(notice.data.get("ms"))
 
     def _count_latency(self, ms: Any) -> None:
         if not isinstance(ms, int | float):
             return
-        self.add("message_ms_sum", ms)
-        self.add("message_ms_count")
-        for bucket in LATENCY_BUCKETS_MS:
-            if ms <= bucket:
-                self.add(f"message_ms_le_{bucket}")
+        self._latency_sum_ms += ms
+        self._latency[bisect_left(LATENCY_BUCKETS_MS, ms)] += 1

@@ -11,15 +11,17 @@ from __future__ import annotations
 import importlib
 import ipaddress
 import logging
+import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import trio
 
+from tektonmesh.core.frozen import frozen
 from tektonmesh.errors import DeliveryError, PolicyError
 from tektonmesh.net.addresses import IpAddress, never_dialled, parse_ip, unwrap
 
@@ -32,7 +34,7 @@ CONNECTIONS_MAX = 256
 _UNIX_SCHEME = "http+unix"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """A checked URL: `url` names a numeric host; `host` is what the Host header says; `socket` is
     the path of a Unix socket, or empty."""
@@ -46,7 +48,10 @@ class Target:
 class Reach:
     """The HTTP clients of a daemon: one for TCP, one per Unix socket that was used lately."""
 
-    def __init__(self, allowed_hosts: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, allowed_hosts: tuple[str, ...] = (), *, own_socket: Path | None = None
+    ) -> None:
+        self._own_socket = own_socket
         self._allowed = tuple(host.lower() for host in allowed_hosts)
         self._tcp: httpx.AsyncClient | None = None
         self._unix: dict[str, httpx.AsyncClient] = {}
@@ -92,7 +97,10 @@ class Reach:
         except ValueError:
             raise PolicyError("The endpoint is not a valid URL.") from None
         if parts.scheme == _UNIX_SCHEME:
-            return _unix_target(parts)
+            target = _unix_target(parts)
+            if self._own_socket is not None and same_file(target.socket, self._own_socket):
+                raise PolicyError("An endpoint cannot be this daemon's own socket.")
+            return target
         if parts.scheme not in ("http", "https"):
             raise PolicyError(f"Endpoints are http, https or {_UNIX_SCHEME}, not {parts.scheme!r}.")
         host = parts.hostname or ""
@@ -172,6 +180,16 @@ class Reach:
         self._unix, self._tcp = {}, None
         for client in clients:
             await client.aclose()
+
+
+def same_file(path: str, own: Path) -> bool:
+    """Whether `path` leads to `own`, by whatever links and spellings."""
+    if os.path.realpath(path) == os.path.realpath(own):
+        return True
+    try:
+        return os.path.samefile(path, own)
+    except (OSError, ValueError):
+        return False
 
 
 def _unix_target(parts: SplitResult) -> Target:

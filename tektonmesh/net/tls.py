@@ -20,7 +20,7 @@ import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cache
 
 import trio
 from cryptography import x509
@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from tektonmesh.core.frozen import frozen
 from tektonmesh.errors import RemoteError
 from tektonmesh.wire import limits
 from tektonmesh.wire.keys import Keys, verify
@@ -53,7 +54,7 @@ _CA_NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tektonmesh null C
 _LEAF_NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tektonmesh leaf")])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerLeaf:
     """What a peer's leaf says: its P-256 key (DER), and which operational key claims it."""
 
@@ -62,7 +63,7 @@ class PeerLeaf:
     issued_at: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Leaf:
     """This node's certificate for one start, ready for both ends of a connection."""
 
@@ -101,12 +102,14 @@ def _certificate(public: ec.EllipticCurvePublicKey, statement: bytes) -> x509.Ce
     return builder.sign(null_ca_key(), hashes.SHA256())
 
 
+@cache
 def null_ca_key() -> ec.EllipticCurvePrivateKey:
     """The same key for everyone, derived from a constant."""
     secret = int.from_bytes(hashlib.sha256(_NULL_CA_SECRET).digest(), "big") % _P256_ORDER
     return ec.derive_private_key(secret, ec.SECP256R1())
 
 
+@cache
 def _null_ca() -> x509.Certificate:
     key = null_ca_key()
     builder = _builder(_CA_NAME, key.public_key())

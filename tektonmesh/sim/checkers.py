@@ -39,6 +39,11 @@ def node_of(host: Host) -> Node:
     return host.node
 
 
+def honest_hosts(world: World) -> list[Host]:
+    """The hosts whose node runs and tells the truth."""
+    return [host for host in world.hosts if host.alive and world.honest(host)]
+
+
 def lossy(world: World) -> bool:
     """Whether this world's links are slower than the product's limits were chosen for."""
     return world.options.loss >= 0.05
@@ -113,19 +118,16 @@ class Converges(Watcher):
 
     name = "converges"
 
+    def agreed(self) -> None:
+        for owner in self.world.hosts:
+            if self.world.honest(owner):
+                self._compare(honest_hosts(self.world), owner)
+
     def settled(self) -> None:
-        world = self.world
-        hosts = [host for host in world.hosts if host.alive and world.honest(host)]
-        if world.converged_after is None:
-            self.fail(
-                None,
-                f"not converged {world.options.settle_s} s after the heal: "
-                + self._difference(hosts),
-            )
-            return
-        for owner in world.hosts:
-            if world.honest(owner):
-                self._compare(hosts, owner)
+        if self.world.converged_after is None:
+            difference = self._difference(honest_hosts(self.world))
+            settle_s = self.world.options.settle_s
+            self.fail(None, f"not converged {settle_s} s after the heal: {difference}")
 
     def _compare(self, hosts: list[Host], owner: Host) -> None:
         """One content version is one set of records, on whatever way it came."""
@@ -158,12 +160,10 @@ class OneTruth(Watcher):
 
     name = "one-truth"
 
-    def settled(self) -> None:
-        world = self.world
-        hosts = [host for host in world.hosts if host.alive and world.honest(host)]
-        for owner in world.hosts:
+    def agreed(self) -> None:
+        for owner in self.world.hosts:
             picked: dict[Version, bytes] = {}
-            for host in hosts:
+            for host in honest_hosts(self.world):
                 held = node_of(host).replica.owners.get(owner.stack_id)
                 if held is None or held.expired:
                     continue
@@ -207,7 +207,7 @@ class NoFalseEnd(Watcher):
 
     def sweep(self) -> None:
         world = self.world
-        running = [host for host in world.hosts if host.alive and world.honest(host)]
+        running = honest_hosts(world)
         calm = world.calm_s()
         for host in running:
             near = world.network.component(host) if calm > self._calm_s() else []
@@ -271,10 +271,9 @@ class DeathIsSeen(Watcher):
         world = self.world
         if dead.incarnation != incarnation or world.faults.last_change > since:
             return
-        others = [host for host in world.hosts if host.alive and world.honest(host)]
         if any(host.changed > since - JOIN_S for host in world.hosts if host is not dead):
             return
-        for host in others:
+        for host in honest_hosts(world):
             if node_of(host).graph.state(dead.stack_id) is StackState.UP:
                 self.fail(host, f"still shows {dead.name} as up, {world.now - since:.1f} s dead")
 
@@ -283,9 +282,8 @@ class DeathIsSeen(Watcher):
         for dead in world.hosts:
             if dead.run in (Run.RUNNING, Run.PAUSED) or not dead.incarnation:
                 continue
-            for host in world.hosts:
-                if host.alive and world.honest(host):
-                    self._check_lease(host, dead)
+            for host in honest_hosts(world):
+                self._check_lease(host, dead)
 
     def _check_lease(self, host: Host, dead: Host) -> None:
         node = node_of(host)

@@ -15,6 +15,8 @@ from tektonmesh.sim.faults import Fault, draw_faults
 
 SPARSE_TOPOLOGIES = ("chain", "star", "ring", "random", "two_stars")
 TOPOLOGIES = (*SPARSE_TOPOLOGIES, "full")
+SIZES = (3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 8, 8, 10, 12)
+"""Small worlds find most; a few larger ones have the longer ways."""
 FAST_LEASES = (("refresh_min_s", 6.0), ("refresh_max_s", 8.0))
 """Leases of 18 s, so that some run out within a world."""
 LIARS = ("alterer", "forger", "equivocator", "replayer")
@@ -111,7 +113,7 @@ def connected(count: int, edges: tuple[tuple[int, int], ...], without: tuple[int
 def draw(rng_seed: int, nodes: int | None = None) -> Options:
     """The random world that belongs to `rng_seed`: 3-12 nodes unless told otherwise."""
     chance = Random(f"world {rng_seed}")
-    count = nodes or chance.choice((3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 10, 12))
+    count = nodes or chance.choice(SIZES)
     # Full meshes of many links and leases of seconds cost more than they can show.
     small = count <= 6
     options = Options(
@@ -121,17 +123,17 @@ def draw(rng_seed: int, nodes: int | None = None) -> Options:
         seeds_only=chance.random() < 0.4,
         walls=chance.random() < 0.3,
         start_spread_s=chance.choice((0.0, 0.5, 3.0)),
-        duration_s=chance.uniform(12.0, 30.0),
+        duration_s=chance.uniform(10.0, 26.0),
         idle_s=8.0 if chance.random() < 0.15 else 0.0,
         delay_s=chance.choice((0.0002, 0.005, 0.02, 0.06)),
         jitter_s=chance.choice((0.0, 0.001, 0.01)),
         loss=chance.choice((0.0, 0.0, 0.01, 0.05, 0.25)),
         disk_s=chance.choice((0.0005, 0.01, 0.1)),
         skew_s=chance.choice((0.0, 0.0, 2.0, 8.0)),
-        writes=chance.choice((0.0, 0.1, 0.5, 2.0)),
+        writes=chance.choice((0.0, 0.1, 0.3, 1.0)),
         writers=chance.choice((0, 1, 2)),
         cis_per_host=chance.choice((0, 1, 1, 3)),
-        messages=chance.choice((0.0, 0.5, 2.0, 5.0)),
+        messages=chance.choice((0.0, 0.5, 1.5, 4.0)),
         settings=chance.choice(((), FAST_LEASES)) if small else (),
         real_codec=chance.random() < 0.05,
     )

@@ -27,6 +27,7 @@ HOOKS = (
     "delivered",
     "answered",
     "sweep",
+    "agreed",
     "settled",
     "finished",
 )
@@ -67,6 +68,9 @@ class Watcher:
 
     def sweep(self) -> None:
         """A while has passed (`world.SWEEP_S`)."""
+
+    def agreed(self) -> None:
+        """This is the instant after the heal at which all honest nodes hold the same."""
 
     def settled(self) -> None:
         """The liveness phase is over: the world is healed, quiet and has converged, or did not."""

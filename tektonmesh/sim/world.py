@@ -21,7 +21,7 @@ from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core.node import Node
 from tektonmesh.core.replica import Change
-from tektonmesh.core.types import ContentVersion
+from tektonmesh.core.types import StackId, Version
 from tektonmesh.sim.disk import Write
 from tektonmesh.sim.faults import Faults
 from tektonmesh.sim.gauges import gauges
@@ -76,6 +76,8 @@ class World:
         self._memory: Memory = {}
         self._codec = Codec()
         self._hostile = dict(options.hostile)
+        self._restless = any(kind in RESTLESS for kind in self._hostile.values())
+        self._said_at_heal: dict[StackId, Version] = {}
         self._second = (0, 0)
         self.hosts = [self._new_host(index) for index in range(options.nodes)]
         self._addresses = {host.address: host for host in self.hosts}
@@ -148,11 +150,16 @@ class World:
         """Run until the mesh has converged, every call is answered and nothing of a message is
         kept any more, at most `settle_s`."""
         healed = self.now
+        for host in self.hosts:
+            held = host.node.replica.owners.get(host.stack_id) if host.node is not None else None
+            if held is not None:
+                self._said_at_heal[host.stack_id] = held.version
         end = healed + self.options.settle_s
         while self.now < end and not self.violations:
             self.run_until(min(end, self.now + SWEEP_S))
             if self.converged_after is None and self.converged():
                 self.converged_after = self.now - healed
+                self.tell("agreed")
             if self.converged_after is not None and self._all_done():
                 return
 
@@ -164,21 +171,19 @@ class World:
 
     def converged(self) -> bool:
         """Whether all honest running nodes hold the same, and are up for one another."""
-        nodes = [host.node for host in self.hosts if self.honest(host) and host.node is not None]
-        if len({self._holding(node): None for node in nodes}) > 1:
+        hosts = [host for host in self.hosts if self.honest(host) and host.node is not None]
+        nodes = [host.node for host in hosts if host.node is not None]
+        if self._restless:
+            return all(self._has_news(node, host.stack_id) for node in nodes for host in hosts)
+        if len({node.replica.fingerprint(): None for node in nodes}) > 1:
             return False
-        return all(
-            node.graph.reachable(other.env.me) for node in nodes for other in nodes if other != node
-        )
+        return all(node.graph.reachable(host.stack_id) for node in nodes for host in hosts)
 
-    def _holding(self, node: Node) -> bytes | tuple[ContentVersion, ...]:
-        """What a node holds, to compare: the fingerprint, or, where a liar's links and with them
-        its records never rest, the versions of the honest owners."""
-        if not any(kind in RESTLESS for kind in self._hostile.values()):
-            return node.replica.fingerprint()
-        owners = node.replica.owners
-        honest = [host.stack_id for host in self.hosts if self.honest(host)]
-        return tuple(owners[it].head.content_version for it in honest if it in owners)
+    def _has_news(self, node: Node, owner: StackId) -> bool:
+        """Where a liar's links never rest, nor do its neighbours' records: then it must do that
+        everyone holds what each honest owner had said at the heal."""
+        held = node.replica.owners.get(owner)
+        return held is not None and held.version >= self._said_at_heal.get(owner, held.version)
 
     @property
     def trace(self) -> str:

@@ -9,11 +9,11 @@ here: no text from anywhere is run (docs/design/tekton.md, section 3).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from tektonmesh.api import validate
 from tektonmesh.api.operations import Caller, Operations
+from tektonmesh.core.frozen import frozen
 from tektonmesh.errors import LocalError, MeshError
 from tektonmesh.wire.jsonrpc import BadLine, read_json
 
@@ -21,7 +21,7 @@ _LINES = ("chat", "ping", "health", "info")
 _TARGETS = ("to", "target", "ai_id")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Form:
     """One object in either form; only specialist lines want an answer."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from math import isfinite
 from typing import Any, NoReturn
 
@@ -64,9 +65,31 @@ class _Ordering:
 
     def _order_map(self, value: dict[Any, Any], depth_left: int) -> dict[Any, Any]:
         self._nodes += len(value)
-        plain = {_plain_key(key): item for key, item in value.items()}
-        keys = sorted(plain, key=_pack_plain)
-        return {key: self.order(plain[key], depth_left - 1) for key in keys}
+        if len(value) <= _SMALL_MAP and {*map(type, value)} == _TEXT_ONLY:
+            keys = _in_order(tuple(value))
+        else:
+            value = {_plain_key(key): item for key, item in value.items()}
+            keys = tuple(sorted(value, key=_pack_plain))
+        ordered = {}
+        for key in keys:
+            item = value[key]
+            if type(item) in _AS_THEY_ARE:
+                self._nodes += 1
+                ordered[key] = item
+            else:
+                ordered[key] = self.order(item, depth_left - 1)
+        return ordered
+
+
+_SMALL_MAP = 16
+_TEXT_ONLY = {str}
+
+
+@lru_cache(maxsize=256)
+def _in_order(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys of a small map in canonical order. A node writes the same few maps over and over;
+    maps that others wrote are not ordered here, so nobody else decides what is remembered."""
+    return tuple(sorted(keys, key=_pack_plain))
 
 
 def _plain_key(key: Any) -> str | int:
@@ -190,6 +213,7 @@ KIND: dict[type, int] = {
     msg.Want: 33,
     msg.Vector: 34,
     msg.Buckets: 35,
+    msg.Refuses: 36,
     msg.Forward: 48,
     msg.HopAck: 49,
     msg.Settled: 50,
@@ -324,6 +348,7 @@ _SHAPES: dict[int, tuple[Callable[..., Any], tuple[Check, ...]]] = {
         msg.Want: (_many(_row(_tuple_of, _id, _content_version)),),
         msg.Vector: (_many(_integer(0, 255)), _many(_entry), _flag, _flag),
         msg.Buckets: (_octets(_PRINTS_SIZE),),
+        msg.Refuses: (_many(_id),),
         msg.HopAck: (_count,),
         msg.Settled: (_many(_count),),
         msg.Released: (_count, _text, _many(_octets(SHORT_ID_SIZE))),
@@ -361,6 +386,7 @@ _FIELDS_OF: dict[type, Callable[[Any], list[Any]]] = {
     msg.Want: lambda it: [it.owners],
     msg.Vector: _vector_fields,
     msg.Buckets: lambda it: [it.prints],
+    msg.Refuses: lambda it: [it.owners],
     msg.HopAck: lambda it: [it.seq],
     msg.Settled: lambda it: [it.seqs],
     msg.Released: lambda it: [it.seq, it.code, it.visited],

@@ -16,10 +16,10 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any
 
+from tektonmesh.core.frozen import frozen
 from tektonmesh.core.keydoc import read_keydoc
 from tektonmesh.core.trust import Verdict
 from tektonmesh.core.types import Identity, SignedKeyDoc, StackId
@@ -73,7 +73,7 @@ class State(Enum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Channel:
     """What TLS has established: both leaf keys (DER), and whose leaf the peer's claims to be."""
 
@@ -83,7 +83,7 @@ class Channel:
     peer_issued_at: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Local:
     """What this end says of itself. `mesh_keys` newest first, `addresses` where it listens."""
 
@@ -93,7 +93,7 @@ class Local:
     addresses: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Peer:
     """Who the other end is, proved by its signature over this very channel."""
 

@@ -8,16 +8,17 @@ not part of the protocol here and are refused.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NoReturn
 
+from tektonmesh.core.frozen import frozen
 from tektonmesh.errors import CODES, LocalError, MeshError, error_from
 from tektonmesh.wire import limits
 
 CallId = int | str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """A call; `id` None is a notification, which gets no answer."""
 
@@ -26,7 +27,7 @@ class Request:
     params: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Result:
     """A call went well."""
 
@@ -34,7 +35,7 @@ class Result:
     result: Any
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """A call failed; `error` is a JSON-RPC error object: code, message, data."""
 
@@ -143,7 +144,9 @@ def read_json(data: bytes) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise BadLine(f"The line is not valid JSON: {error}.") from None
-    _check_depth(value, limits.JSON_DEPTH_MAX)
+    if text.count("{") + text.count("[") > limits.JSON_DEPTH_MAX:
+        # With fewer brackets nothing can be nested so deep; nearly no line has as many.
+        _check_depth(value, limits.JSON_DEPTH_MAX)
     return value
 
 

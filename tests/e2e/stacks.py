@@ -86,7 +86,9 @@ class Stack:
         self._ready_before = 0
 
     def environment(self) -> dict[str, str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("TEKTON", "TILL"))}
+        # An installed daemon has its bytecode; without it each start would compile everything anew.
+        dropped = ("TEKTON", "TILL", "PYTHONDONTWRITEBYTECODE")
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
         return clean | {"TEKTONMESH_HOME": str(self.home), "NO_COLOR": "1"}
 
     def inside(self, command: list[str]) -> list[str]:

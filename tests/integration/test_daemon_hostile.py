@@ -20,6 +20,7 @@ from tektonmesh.net.dial import Dialler
 from tektonmesh.net.gate import WAITING_MAX
 from tektonmesh.net.link import LinkContext
 from tektonmesh.net.links import Links
+from tektonmesh.net.rounds import Rounds
 from tests.integration.daemons import config_of, state_of, until
 
 
@@ -132,7 +133,7 @@ async def test_what_must_not_be_dialled_fails_before_a_packet_leaves(
         raise AssertionError("a connection was tried")
 
     async with trio.open_nursery() as nursery:
-        links = Links(bytes(32), told.append, lambda _refusal: None)
+        links = Links(bytes(32), told.append, lambda _refusal: None, Rounds())
         dialler = Dialler(told.append, links, no_context, nursery.start_soon, near_only=near_only)
         dialler.dial(fx.Dial(address, None))
     (failed,) = told

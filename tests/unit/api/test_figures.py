@@ -28,8 +28,9 @@ def test_a_message_keeps_its_history() -> None:
     figures.answered({"id": "1", "path": ["a"], "ms": 1.0}, 1.0, 2.0)
     figures.answered({"id": "2", "accepted": True}, 1.0, 2.0)
     steps = [{"state": "accepted", "at": 1.0}, {"state": "answered", "at": 2.0}]
-    assert figures.messages["1"] == {"id": "1", "state": "answered", "transitions": steps}
-    assert figures.messages["2"]["transitions"] == [{"state": "accepted", "at": 2.0}]
+    assert figures.history("1") == {"id": "1", "state": "answered", "transitions": steps}
+    steps = [{"state": "accepted", "at": 2.0}]
+    assert figures.history("2") == {"id": "2", "state": "accepted", "transitions": steps}
 
 
 def test_a_failure_is_counted_by_its_code_and_kept_if_it_names_its_message() -> None:
@@ -37,15 +38,16 @@ def test_a_failure_is_counted_by_its_code_and_kept_if_it_names_its_message() -> 
     figures.failed(DeliveryError("No.", code="timeout", data={"id": "7"}), 2.0)
     figures.failed(DeliveryError("No.", code="timeout"), 2.0)
     assert figures.failures == {"timeout": 2}
-    assert figures.messages["7"]["state"] == "failed"
+    steps = [{"state": "failed", "at": 2.0}]
+    assert figures.history("7") == {"id": "7", "state": "failed", "transitions": steps}
 
 
 def test_only_the_newest_histories_are_kept() -> None:
     figures = Figures()
     for number in range(MESSAGES_KEPT + 1):
         figures.answered({"id": str(number), "path": ["a"], "ms": 1.0}, 1.0, 2.0)
-    assert len(figures.messages) == MESSAGES_KEPT
-    assert "0" not in figures.messages
+    assert figures.history("0") is None
+    assert figures.history("1") is not None
 
 
 def test_a_kind_stands_for_its_family() -> None:

@@ -1,6 +1,5 @@
 """What a destination makes of envelopes that strangers and liars may have made."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,15 +117,15 @@ def test_what_was_not_sealed_so_is_told_and_ignored(kind: Kind, fault: str) -> N
     envelope = sealed(a, b, request(), kind)
     header = envelope.header
     if fault == "body":
-        envelope = replace(envelope, body=envelope.body[:-1] + b"?")
+        envelope = envelope._replace(body=envelope.body[:-1] + b"?")
     elif fault == "source":
-        header = replace(header, source=network["c"].id)
+        header = header._replace(source=network["c"].id)
     elif fault == "flags":
-        header = replace(header, flags=2)
+        header = header._replace(flags=2)
     else:
         key = a.node.deliveries.sealer._key_of(network["c"].id)
-        header = replace(header, key_id=key.key_id)
-    envelope = replace(envelope, header=header, head=header.pack())
+        header = header._replace(key_id=key.key_id)
+    envelope = envelope._replace(header=header, head=header.pack())
     deliver(network, a, envelope)
     assert b.deliveries() == []
     network.run(1.0)

@@ -2,7 +2,7 @@
 
 from math import inf
 
-from tektonmesh.core.deadlines import Deadlines
+from tektonmesh.core.deadlines import DEAD_MAX, Deadlines
 
 
 def test_an_empty_heap_shows_infinity() -> None:
@@ -71,3 +71,24 @@ def test_what_a_deadline_sets_for_now_runs_in_the_next_turn() -> None:
     assert ran == [0]
     deadlines.run_due(1.0)
     assert ran == [0, 1]
+
+
+def test_what_was_set_and_dropped_far_ahead_takes_no_room() -> None:
+    deadlines = Deadlines()
+    for n in range(10_000):
+        deadlines.set(n, 1000.0 + n, lambda: None)
+        if n % 10:
+            deadlines.drop(n)
+    assert len(deadlines) == 1000
+    assert len(deadlines._heap) <= 2 * len(deadlines) + DEAD_MAX
+    assert deadlines.earliest() == 1000.0
+
+
+def test_those_that_stay_run_in_their_order_whatever_was_cleared_away() -> None:
+    deadlines, ran = Deadlines(), list[int]()
+    for n in range(2000):
+        deadlines.set(n, float(n // 500), lambda n=n: ran.append(n))
+        if n % 100:
+            deadlines.drop(n)
+    deadlines.run_due(10.0)
+    assert ran == list(range(0, 2000, 100))

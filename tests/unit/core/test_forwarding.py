@@ -1,13 +1,13 @@
 """Forwarding between real nodes: what is relayed, kept, tried elsewhere and given up."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
 from tektonmesh.core import effects as fx
 from tektonmesh.core import envelope as eb
 from tektonmesh.core.envelope import Envelope, Header, Kind
+from tektonmesh.core.lanes import ANSWERS_WAITING_MAX
 from tektonmesh.core.messages import Forward, HopAck, Message, Released, Settled
 from tektonmesh.core.types import short_id
 from tektonmesh.errors import RemoteError
@@ -21,6 +21,7 @@ class Bench:
 
     def __init__(self, *names: str, **settings: object) -> None:
         settings.setdefault("answer_delay_s", 0.0)
+        settings.setdefault("ack_delay_s", 0.0)
         self.network = Network(*names, **settings)  # type: ignore[arg-type]
         self.carried: list[tuple[str, str, Message]] = []
         self.arrived: list[Envelope] = []
@@ -310,7 +311,7 @@ def test_a_stack_relays_for_whom_it_says(
 
 def test_a_stranger_is_not_relayed_for() -> None:
     bench = three()
-    header = replace(bench.header("a", "c", 1), source=bytes(32))
+    header = bench.header("a", "c", 1)._replace(source=bytes(32))
     data = Envelope(header, header.pack(), BODY).pack(16, 32)
     assert bench.inject("b", "a", data) == [Released(1 << 20 | 2, "refused", ())]
 
@@ -551,17 +552,48 @@ def spoken(bench: Bench, here: str, there: str) -> list[type]:
 
 
 def test_answers_alone_wait_a_moment_and_leave_by_themselves() -> None:
-    bench = three(answer_delay_s=0.005)
+    bench = three(ack_delay_s=0.05)
     assert bench.inject("b", "a", packed(bench)) == []
-    bench.network.run(0.004)
+    bench.network.run(0.04)
     assert spoken(bench, "b", "a") == []
     bench.network.run(0.02)
     assert spoken(bench, "b", "a")[0] is HopAck
 
 
 def test_answers_ride_with_the_next_envelope() -> None:
-    bench = three(answer_delay_s=0.005)
+    bench = three(answer_delay_s=0.005, ack_delay_s=0.05)
     assert bench.inject("b", "a", packed(bench)) == []
     bench.send("b", "a")
     bench.network.run(0.003)
     assert spoken(bench, "b", "a") == [HopAck, Forward]
+    bench.network.run(0.2)
+    assert spoken(bench, "b", "a").count(HopAck) == 1
+
+
+def test_a_message_is_settled_sooner_than_a_reply() -> None:
+    """A caller may wait for the one, nobody for the other."""
+    took = {}
+    for kind in (Kind.REQUEST, Kind.REPLY):
+        bench = Bench("a", "b", answer_delay_s=0.005, ack_delay_s=0.05)
+        bench.chain("a", "b")
+        bench.network["b"].node.forwarding.receive(kind, lambda _envelope: "")
+        started = bench.network.now
+        bench.send("a", "b", kind=kind)
+        while Settled not in spoken(bench, "b", "a"):
+            bench.network.run(0.001)
+        took[kind] = bench.network.now - started
+    assert 0.005 <= took[Kind.REQUEST] < 0.03 < 0.05 <= took[Kind.REPLY] < 0.1
+
+
+def test_many_answers_do_not_wait() -> None:
+    """Whoever has a window of messages open may be waiting for exactly these."""
+    bench = Bench("a", "b", answer_delay_s=10.0, ack_delay_s=10.0)
+    bench.chain("a", "b")
+    bench.collect_at("b")
+    for n in range(ANSWERS_WAITING_MAX - 1):
+        bench.send("a", "b", n)
+    bench.network.run(0.1)
+    assert spoken(bench, "b", "a") == []
+    bench.send("a", "b", ANSWERS_WAITING_MAX)
+    bench.network.run(0.1)
+    assert spoken(bench, "b", "a") == [Settled]

@@ -1,4 +1,4 @@
-from tektonmesh.core.lanes import ANSWERS_WAITING_MAX, SETTLED_MAX, TRIED_MAX, Kept, Lane
+from tektonmesh.core.lanes import SETTLED_MAX, TRIED_MAX, Kept, Lane
 from tektonmesh.core.messages import Forward, HopAck, Released, Settled
 
 PEER = bytes(range(32))
@@ -37,18 +37,6 @@ def test_one_acknowledgement_covers_a_batch_of_one_class() -> None:
         lane.owe_ack(seq)
     assert lane.take() == (HopAck(1 << 2 | 1), HopAck(2 << 2 | 2))
     assert lane.take() == ()
-
-
-def test_a_few_answers_can_wait_for_something_to_ride_with() -> None:
-    lane = make_lane()
-    lane.settled += range(ANSWERS_WAITING_MAX - 1)
-    assert lane.can_wait
-    lane.settled.append(99)
-    assert not lane.can_wait
-    lane.take()
-    assert lane.can_wait
-    lane.release(9, "no_path", ())
-    assert not lane.can_wait
 
 
 def test_answers_leave_before_what_follows_from_them() -> None:

@@ -1,6 +1,5 @@
 """What an origin believes of what comes back to it."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,8 +54,8 @@ def test_a_relay_that_puts_another_source_into_the_header_is_found_out() -> None
     _network, a, b, c, ticket, msg_id = triple()
     sealer = b.node.deliveries.sealer
     envelope = sealer.seal(Kind.NACK, a.id, {"code": "busy"}, reply_to=msg_id, ttl_s=10.0)
-    header = replace(envelope.header, source=c.id)
-    a.node.forwarding._handlers[Kind.NACK](replace(envelope, header=header, head=header.pack()))
+    header = envelope.header._replace(source=c.id)
+    a.node.forwarding._handlers[Kind.NACK](envelope._replace(header=header, head=header.pack()))
     assert a.answer(ticket) is None
     a.effects.extend(a.node.env.take())
     assert a.notices("seal_refused")[0]["source"] == c.id.hex()
@@ -134,6 +133,6 @@ def test_an_envelope_to_us_that_is_not_for_us_to_read_is_told() -> None:
     _network, a, _, c, ticket, msg_id = triple()
     sealer = c.node.deliveries.sealer
     envelope = sealer.seal(Kind.REPLY, a.id, {"body": b"x"}, reply_to=msg_id, ttl_s=10.0)
-    broken: Envelope = replace(envelope, body=b"")
+    broken: Envelope = envelope._replace(body=b"")
     a.node.forwarding._handlers[Kind.REPLY](broken)
     assert a.answer(ticket) is None

@@ -84,3 +84,30 @@ def test_an_instant_in_the_past_wakes_in_the_next_turn() -> None:
     bench.wheel.arm(Thing("a"), 900.0)
     advance(bench.env, 0.0)
     assert [name for name, _ in bench.woke] == ["a"]
+
+
+def test_nothing_is_due_once_all_that_waited_is_disarmed() -> None:
+    bench = Bench()
+    things = [Thing(str(n)) for n in range(30)]
+    for n, thing in enumerate(things):
+        bench.wheel.arm(thing, 1001.0 + n / 20)
+    for thing in things[:-1]:
+        bench.wheel.disarm(thing)
+    assert bench.env.deadlines.earliest() >= things[-1].wake
+    bench.wheel.disarm(things[-1])
+    assert len(bench.env.deadlines) == 0
+
+
+def test_what_wakes_first_can_disarm_the_others_of_its_slot() -> None:
+    bench = Bench()
+    things = [Thing(str(n)) for n in range(3)]
+
+    def due(thing: Thing) -> None:
+        bench.woke.append((thing.name, bench.env.now))
+        bench.wheel.disarm(things[1])
+
+    bench.wheel = Wheel(bench.env, "bench", due)
+    for thing in things:
+        bench.wheel.arm(thing, 1001.0)
+    advance(bench.env, 2.0)
+    assert [name for name, _ in bench.woke] == ["0", "2"]
