@@ -24,6 +24,7 @@ from tektonmesh.core.types import (
     Identity,
     NodeSettings,
     Saved,
+    SealKey,
     SignedHead,
     SignedKeyDoc,
     Status,
@@ -49,6 +50,11 @@ def sign_keydoc(keys: Keys, *, key_epoch: int = 0, proof: bytes = b"") -> Signed
         keys.root_public, keys.stack_id, key_epoch, keys.op_public, keys.box_public
     ).encode(Codec())
     return SignedKeyDoc(doc, keys.sign_root(KEYDOC_CONTEXT, doc), proof)
+
+
+def seal_key_of(keys: Keys) -> SealKey:
+    """What others need in order to seal to this stack now."""
+    return SealKey(keys.box_public, *keys.prekey())
 
 
 def make_keys(

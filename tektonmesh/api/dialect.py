@@ -20,6 +20,7 @@ from tektonmesh.errors import CODES, LocalError, MeshError, error_from
 ANSWER_GRACE_S = 5.0
 """How much longer than a message's own time a client waits for the daemon to say so."""
 CONNECTION_LOST = "The daemon closed the connection."
+SEND_OPTIONS = ("timeout", "sender", "token", "content_type", "no_reply", "idempotency_key")
 REGISTER_OPTIONS = (
     *("type", "endpoint", "format", "headers", "specialties", "capabilities", "share"),
     *("description", "persist", "lease_s", "stream", "metadata", "token", "attach"),
@@ -117,11 +118,12 @@ def register_params(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def send_params(target: str, body: str | bytes, options: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of `send`: text as it is, other bytes as base64. Options: `timeout` (s),
-    `sender`, `content_type`, `no_reply`, `idempotency_key`."""
+    `sender` (a CI of this connection, or with its `token`), `content_type`, `no_reply`,
+    `idempotency_key`."""
     shown = {"to": target} | shown_body(body)
     renamed = {"timeout": "timeout_s", "sender": "from"}
     for option, value in options.items():
-        if option not in ("timeout", "sender", "content_type", "no_reply", "idempotency_key"):
+        if option not in SEND_OPTIONS:
             raise LocalError(f"There is no option '{option}' for a message.")
         if value is not None and value is not False:
             shown[renamed.get(option, option)] = value

@@ -26,13 +26,14 @@ async def open_doors(daemon: Daemon) -> AsyncIterator[Operations]:
     """
     operations = Operations(daemon)
     http = HttpServer(operations)
+    uids = daemon.config.allow_uids
     async with AsyncExitStack() as bound:
-        unix = await bound.enter_async_context(bound_socket(daemon.socket_path))
+        unix = await bound.enter_async_context(bound_socket(daemon.socket_path, shared=bool(uids)))
         tcp = None
         if daemon.config.http is not None:
             tcp, daemon.http = await bound.enter_async_context(bound_tcp(daemon.config))
         async with helpers() as nursery:
-            nursery.start_soon(serve_unix, unix, operations, http.serve_unix)
+            nursery.start_soon(serve_unix, unix, operations, http.serve_unix, uids)
             if tcp is not None and daemon.http is not None:
                 nursery.start_soon(http.serve_tcp, tcp, daemon.http)
             yield operations

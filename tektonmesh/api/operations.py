@@ -12,11 +12,16 @@ import binascii
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
 from typing import Any
+
+import trio
 
 from tektonmesh.api import validate
 from tektonmesh.api.dialect import shown_body
 from tektonmesh.api.figures import Figures
+from tektonmesh.api.repeats import Repeats
 from tektonmesh.core import events as ev
 from tektonmesh.core import views
 from tektonmesh.core.ids import parse_id, show_id
@@ -33,12 +38,20 @@ TEXT = "text/plain; charset=utf-8"
 @dataclass(slots=True)
 class Caller:
     """Who asks. `connection` can take messages for CIs; `cis` are those it has attached (lower
-    case), and it speaks for no other. `trusted` callers act for the owner of the daemon."""
+    case), and it speaks for no other. `trusted` callers act for the owner of the daemon until
+    they attach a CI: from then on they are that CI (`is_ci`). `label` is how the sender of their
+    messages is shown when it is no CI of this stack."""
 
     door: str
     trusted: bool = True
     connection: int | None = None
     cis: dict[str, str] = field(default_factory=dict)
+    is_ci: bool = False
+    label: str = ""
+
+    @property
+    def owner(self) -> bool:
+        return self.trusted and not self.is_ci
 
 
 class Operations:
@@ -47,6 +60,7 @@ class Operations:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.figures = Figures()
+        self._repeats = Repeats(trio.current_time)
         self.reads: dict[str, Callable[[Params], Any]] = {
             "ping": self.ping,
             "status": self.status,
@@ -159,30 +173,52 @@ class Operations:
         via = caller.door
         if via == "socket" and not attach and "endpoint" not in params and "port" not in params:
             via = "cli"
-        spec = validate.registration(params, via=via, attach=attach)
+        spec = validate.registration(params, via=via, attach=attach, places=self._places(caller))
         attached = spec["how"]["kind"] == "attached"
         connection = caller.connection if attached else None
-        token = _token(params)
+        token, trusted = _token(params), self._may(spec["name"], caller)
         result = await self.daemon.ask(
-            lambda ticket: ev.RegisterCi(ticket, spec, connection, token, caller.trusted)
+            lambda ticket: ev.RegisterCi(ticket, spec, connection, token, trusted)
         )
         if attached:
             caller.cis[spec["name"].lower()] = spec["name"]
+            caller.is_ci = True
         return result
+
+    def _places(self, caller: Caller) -> validate.Places:
+        """Where this caller's endpoints may lead. Hermes' components show no token, so they cannot
+        have the daemon speak to what it alone may reach."""
+        if caller.door == "hermes":
+            return validate.LOOPBACK_ONLY
+        daemon = self.daemon
+        return validate.Places(
+            hosts=daemon.config.allow_endpoint_hosts, own_socket=daemon.socket_path
+        )
+
+    def _may(self, name: str, caller: Caller) -> bool:
+        """Whether the caller needs no token for this CI."""
+        return caller.owner or (caller.trusted and self.is_attached(name, caller))
+
+    def is_attached(self, name: str, caller: Caller) -> bool:
+        """Whether that CI is attached to the caller's own connection now."""
+        found = self.daemon.node.cis.get(name)
+        return (
+            found is not None
+            and caller.connection is not None
+            and found.connection == caller.connection
+        )
 
     async def heartbeat(self, params: Params, caller: Caller) -> dict[str, Any]:
         """`{"name"|"id", "token"?}`; code `unknown_ci` says that it must register again."""
         name, token = self._ci_name(params), _token(params)
-        return await self.daemon.ask(
-            lambda ticket: ev.HeartbeatCi(ticket, name, token, caller.trusted)
-        )
+        trusted = self._may(name, caller)
+        return await self.daemon.ask(lambda ticket: ev.HeartbeatCi(ticket, name, token, trusted))
 
     async def deregister(self, params: Params, caller: Caller) -> dict[str, Any]:
         """`{"name"|"id", "token"?}`: the CI leaves every replica."""
         name, token = self._ci_name(params), _token(params)
-        result = await self.daemon.ask(
-            lambda ticket: ev.DeregisterCi(ticket, name, token, caller.trusted)
-        )
+        trusted = self._may(name, caller)
+        result = await self.daemon.ask(lambda ticket: ev.DeregisterCi(ticket, name, token, trusted))
         caller.cis.pop(str(result["name"]).lower(), None)
         return result
 
@@ -198,10 +234,13 @@ class Operations:
     # --- messages --------------------------------------------------------------------------------
 
     async def send(self, params: Params, caller: Caller) -> dict[str, Any]:
-        """`{"to", "body"|"body_b64", "content_type"?, "timeout_s"?, "from"?, "no_reply"?}`.
+        """`{"to", "body"|"body_b64", "content_type"?, "timeout_s"?, "from"?, "token"?, "no_reply"?,
+        "idempotency_key"?}`.
 
         Returns the reply as `reply_of` shows it; `path` names every stack it went through.
         """
+        if params.get("idempotency_key") is not None:
+            return await self._send_once(params, caller)
         make = self.message_event(params, caller, stream=False)
         started = self.daemon.wall_s()
         try:
@@ -211,6 +250,25 @@ class Operations:
             raise
         self.figures.answered(result, started, self.daemon.wall_s())
         return reply_of(result)
+
+    async def _send_once(self, params: Params, caller: Caller) -> dict[str, Any]:
+        """As `send`, through the memory of what was sent with keys."""
+        ended = trio.Event()
+        found: list[dict[str, Any] | MeshError] = []
+
+        def hear(outcome: dict[str, Any] | MeshError) -> None:
+            found.append(outcome)
+            ended.set()
+
+        give_up = self.begin_send(params, caller, hear, failed=hear)
+        try:
+            await ended.wait()
+        finally:
+            if not found:
+                give_up()
+        if isinstance(found[0], MeshError):
+            raise found[0]
+        return found[0]
 
     def begin_send(
         self,
@@ -223,6 +281,26 @@ class Operations:
         """As `send`, without a task that waits: one of the two is called once, possibly before
         this returns, unless what is returned was called to give the message up."""
         make = self.message_event(params, caller, stream=False)
+        key = _repeat_key(params)
+        if not key:
+            return self._begin(make, done, failed)
+        message = make(0)
+        no_reply = bool(message.options.get("no_reply"))
+        kind = f"{message.content_type}\0{no_reply}\0".encode()
+        return self._repeats.once(
+            (message.sender, message.target, key),
+            sha256(kind + message.body).digest(),
+            partial(self._begin, make),
+            done,
+            failed,
+        )
+
+    def _begin(
+        self,
+        make: Callable[[int], ev.SendMessage],
+        done: Callable[[dict[str, Any]], None],
+        failed: Callable[[MeshError], None],
+    ) -> Callable[[], None]:
         started = self.daemon.wall_s()
 
         def heard(result: dict[str, Any] | None, error: MeshError | None) -> None:
@@ -281,7 +359,9 @@ class Operations:
         assert timeout_s is not None
         content_type = validate.text(params, "content_type", default=TEXT, size_max=100)
         sender = self._sender(params, caller)
-        options = {key: params[key] for key in ("idempotency_key",) if params.get(key)}
+        if stream and _repeat_key(params):
+            raise validate.field_error("idempotency_key", "is not taken with a streamed reply")
+        options: dict[str, Any] = {}
         if validate.flag(params, "no_reply"):
             options["no_reply"] = True
         return lambda ticket: ev.SendMessage(
@@ -289,20 +369,24 @@ class Operations:
         )
 
     def _sender(self, params: Params, caller: Caller) -> str:
-        """Whom the message is from: a connection speaks for the CIs it attached and for no other;
-        callers without one may name any CI that is registered here, or nobody."""
+        """Whom the message is from: a connection speaks for the CIs it attached; for another CI
+        of this stack it takes that one's token."""
         named = validate.text(params, "from", default="", size_max=TARGET_SIZE_MAX)
         if not named:
-            return next(iter(caller.cis.values())) if len(caller.cis) == 1 else ""
+            return next(iter(caller.cis.values())) if len(caller.cis) == 1 else caller.label
         plain = named.partition("@")[0]
-        if caller.cis and plain.lower() not in caller.cis:
-            raise LocalError(f"This connection does not speak for '{plain}'.", code="refused")
         found = self.daemon.node.cis.get(plain)
         if found is None:
             raise LocalError(
                 f"No CI named '{plain}' is registered here, so nothing can be sent from it.",
                 code="unknown_ci",
                 hint="Leave 'from' out, or register it first.",
+            )
+        if not (self.is_attached(plain, caller) or found.fits(_token(params))):
+            raise LocalError(
+                f"This caller does not speak for '{plain}'.",
+                code="refused",
+                hint="Leave 'from' out, or show the token of that registration.",
             )
         return str(found.name)
 
@@ -316,14 +400,16 @@ class Operations:
         assert timeout_s is not None
         return await self.daemon.ask(lambda ticket: ev.TraceRoute(ticket, target, timeout_s))
 
-    async def peers(self, params: Params, _caller: Caller) -> Any:
+    async def peers(self, params: Params, caller: Caller) -> Any:
         """`{}`: every peer with its state; `{"approve": ID}` or `{"evict": ID}` (an id, or the
         name of a peer in that list) changes one."""
         if params.get("approve") is not None:
             admitted = self._peer_id("approve", params["approve"])
+            _for_owner(caller)
             return await self.daemon.ask(lambda ticket: ev.AdmitPeer(ticket, admitted))
         if params.get("evict") is not None:
             evicted = self._peer_id("evict", params["evict"])
+            _for_owner(caller)
             return await self.daemon.ask(lambda ticket: ev.EvictPeer(ticket, evicted))
         return self.daemon.node.trust.peers()
 
@@ -340,10 +426,11 @@ class Operations:
             )
         return parse_id(named[0] if named else value)
 
-    async def leave(self, params: Params, _caller: Caller) -> dict[str, Any]:
+    async def leave(self, params: Params, caller: Caller) -> dict[str, Any]:
         """`{"timeout_s"?}`: tell the mesh that this stack leaves, then stop the daemon."""
         timeout_s = validate.number(params, "timeout_s", low=0.1, high=60, default=LEAVE_TIMEOUT_S)
         assert timeout_s is not None
+        _for_owner(caller)
         await self.daemon.leave(timeout_s)
         return {"left": True}
 
@@ -389,6 +476,16 @@ def reply_of(result: Mapping[str, Any]) -> dict[str, Any]:
     shown = dict(result)
     body = shown.pop("body", b"")
     return shown | shown_body(body)
+
+
+def _repeat_key(params: Params) -> str:
+    return validate.text(params, "idempotency_key", default="", size_max=TARGET_SIZE_MAX)
+
+
+def _for_owner(caller: Caller) -> None:
+    """Raises LocalError (`refused`) unless the caller acts for the owner of the daemon."""
+    if not caller.owner:
+        raise LocalError("Only the owner of this daemon may do that.", code="refused")
 
 
 def _token(params: Params) -> str | None:

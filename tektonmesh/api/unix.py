@@ -1,8 +1,8 @@
 """The Unix socket: one place for every local program, whichever dialect it speaks.
 
-It decides who may connect (the owner of the daemon, and root), how the socket file comes and goes,
-and which dialect a connection speaks, by its first byte: `{` is JSON-RPC lines, an upper-case
-letter HTTP. What is said then is decided in `connection` and `http`.
+It decides who may connect (the owner of the daemon, root, and users whom the owner allowed), how
+the socket file comes and goes, and which dialect a connection speaks, by its first byte: `{` is
+JSON-RPC lines, an upper-case letter HTTP. What is said then is decided in `connection` and `http`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -35,12 +36,13 @@ PATH_MAX = 100
 _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_S = 0.1
 
-ServeHttp = Callable[[socket.socket, bytes], Awaitable[None]]
+ServeHttp = Callable[[socket.socket, bytes, bool], Awaitable[None]]
 
 
 @asynccontextmanager
-async def bound_socket(path: Path) -> AsyncIterator[socket.socket]:
-    """The listening socket at `path`, mode 0600 from its first instant; removed afterwards.
+async def bound_socket(path: Path, *, shared: bool = False) -> AsyncIterator[socket.socket]:
+    """The listening socket at `path`, mode 0600 from its first instant; removed afterwards. With
+    `shared` any user may open it, and who is served is decided by the user ids alone.
 
     Raises LocalError (`conflict`) if a daemon answers there already.
     """
@@ -52,7 +54,7 @@ async def bound_socket(path: Path) -> AsyncIterator[socket.socket]:
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        _bind_private(listener, path)
+        _bind(listener, path, 0o111 if shared else 0o177)
         listener.setblocking(False)
         listener.listen(BACKLOG)
         made = path.stat().st_ino
@@ -65,10 +67,10 @@ async def bound_socket(path: Path) -> AsyncIterator[socket.socket]:
         listener.close()
 
 
-def _bind_private(listener: socket.socket, path: Path) -> None:
+def _bind(listener: socket.socket, path: Path, mask: int) -> None:
     """Bind under a umask that leaves others nothing, so that there is no instant between the
     making of the file and a chmod. Other threads of this process only write private files."""
-    before = os.umask(0o177)
+    before = os.umask(mask)
     try:
         listener.bind(os.fspath(path))
     except OSError as error:
@@ -126,19 +128,25 @@ def peer_uid(sock: socket.socket) -> int:
 
 
 async def serve_unix(
-    listener: socket.socket, operations: Operations, serve_http: ServeHttp
+    listener: socket.socket,
+    operations: Operations,
+    serve_http: ServeHttp,
+    uids: tuple[int, ...] = (),
 ) -> None:
-    """Accept and serve, for ever. One connection's fault ends that connection only."""
-    allowed = (os.geteuid(), 0)
+    """Accept and serve, for ever. One connection's fault ends that connection only. `uids` are
+    served besides the owner and root, but do not act for the owner."""
+    owners = (os.geteuid(), 0)
     places = trio.CapacityLimiter(CONNECTIONS_MAX)
     async with trio.open_nursery() as nursery:
         while True:
             sock = await accept(listener)
-            if peer_uid(sock) not in allowed or not places.available_tokens:
+            uid = peer_uid(sock)
+            if uid not in (*owners, *uids) or not places.available_tokens:
                 sock.close()
                 continue
             places.acquire_on_behalf_of_nowait(sock)
-            nursery.start_soon(_serve_one, sock, operations, serve_http, places)
+            door = _Door(operations, serve_http, trusted=uid in owners)
+            nursery.start_soon(_serve_one, sock, door, places)
 
 
 async def accept(listener: socket.socket) -> socket.socket:
@@ -159,18 +167,22 @@ async def accept(listener: socket.socket) -> socket.socket:
         return sock
 
 
-async def _serve_one(
-    sock: socket.socket,
-    operations: Operations,
-    serve_http: ServeHttp,
-    places: trio.CapacityLimiter,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """What one connection leads to."""
+
+    operations: Operations
+    http: ServeHttp
+    trusted: bool
+
+
+async def _serve_one(sock: socket.socket, door: _Door, places: trio.CapacityLimiter) -> None:
     try:
         first = await _first_bytes(sock)
         if first[:1].isalpha() and first[:1].isupper():
-            await serve_http(sock, first)
+            await door.http(sock, first, door.trusted)
         elif first:
-            await _serve_lines(sock, first, operations)
+            await _serve_lines(sock, first, door)
     except Exception:
         _LOG.exception("fault in serving a local connection")
     finally:
@@ -194,11 +206,11 @@ async def _first_bytes(sock: socket.socket) -> bytes:
             return data.lstrip()
 
 
-async def _serve_lines(sock: socket.socket, first: bytes, operations: Operations) -> None:
-    lines = LineSocket(sock, first, operations.daemon.rounds)
+async def _serve_lines(sock: socket.socket, first: bytes, door: _Door) -> None:
+    lines = LineSocket(sock, first, door.operations.daemon.rounds)
     try:
         if first[:1] == b"{":
-            await Connection(operations, lines, trusted=True).serve()
+            await Connection(door.operations, lines, trusted=door.trusted).serve()
         else:
             wrong = BadLine("This socket speaks JSON-RPC, one object per line, and HTTP/1.1.")
             lines.write(write_error(None, wrong))

@@ -23,6 +23,7 @@ from tektonmesh.net.reach import same_file
 SHARES = ("public", "partners", "private")
 STACK_TYPES = ("tekton", "external")
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+NAME_SIZE_MAX = 63
 WORDS_MAX = 32
 WORD_SIZE_MAX = 64
 WORDS_BYTES_MAX = 1200
@@ -218,9 +219,7 @@ def _metadata(given: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, A
 class _Way:
     """How one registration says that its messages reach it; `metadata` takes what is only shown."""
 
-    def __init__(
-        self, given: Mapping[str, Any], metadata: dict[str, Any], places: Places
-    ) -> None:
+    def __init__(self, given: Mapping[str, Any], metadata: dict[str, Any], places: Places) -> None:
         self._given = given
         self._metadata = metadata
         self._places = places

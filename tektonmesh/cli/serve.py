@@ -63,11 +63,13 @@ async def _run(config: Config) -> int:
     from tektonmesh.api.doors import open_doors
     from tektonmesh.net.daemon import open_daemon
     from tektonmesh.net.log import log_to_stderr
+    from tektonmesh.net.memory import calm_collector
 
     log_to_stderr(config.log_level, as_json=config.log_json)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with open_daemon(config) as daemon, open_doors(daemon):
             _say_ready(config, daemon)
+            calm_collector()
             code = await _wait_for_the_end(daemon, signals)
             if not daemon.stopping.is_set():
                 await daemon.leave(LEAVE_WAIT_S)

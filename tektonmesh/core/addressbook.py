@@ -18,7 +18,7 @@ from tektonmesh.errors import RemoteError
 
 ADDRESSES_PER_STACK = 8
 TARGETS_MAX = 65_536
-"""Two for each of 16,384 owners and room to spare; seeds are not counted."""
+"""Two for each of 16,384 owners and room to spare; seed peers are not counted."""
 
 ANONYMOUS_MAX = 256
 """As many mDNS services are kept (security.md section 8)."""
@@ -47,7 +47,7 @@ class Target:
 
     address: str
     expect: StackId | None
-    seed: bool = False
+    seed_peer: bool = False
     met: StackId | None = None
     good: bool = False
     tries: int = 0
@@ -97,7 +97,7 @@ class AddressBook:
         return sorted([*expected, *met], key=lambda target: not target.good)
 
     def anonymous(self) -> list[Target]:
-        """The targets at which no particular stack is expected: seeds, and what mDNS named."""
+        """The targets at which no particular stack is expected: seed peers, and what mDNS named."""
         return list(self._of.get(None, {}).values())
 
     def stacks(self) -> list[StackId]:
@@ -110,18 +110,20 @@ class AddressBook:
 
     # --- changes ---------------------------------------------------------------------------------
 
-    def add(self, address: str, expect: StackId | None, *, seed: bool = False) -> Target | None:
+    def add(
+        self, address: str, expect: StackId | None, *, seed_peer: bool = False
+    ) -> Target | None:
         """The target for this address and stack, new or known; None when it is not to be dialled:
-        malformed, our own, or one too many. Seeds are not counted."""
+        malformed, our own, or one too many. Seed peers are not counted."""
         known = self._of.get(expect, {}).get(address)
         if known is not None:
-            known.seed = known.seed or seed
+            known.seed_peer = known.seed_peer or seed_peer
             return known
         if address in self._own or expect == self._env.me:
             return None
-        if not seed and not (is_address(address) and self._has_room(expect)):
+        if not seed_peer and not (is_address(address) and self._has_room(expect)):
             return None
-        target = Target(address, expect, seed)
+        target = Target(address, expect, seed_peer)
         self._of.setdefault(expect, {})[address] = target
         self._count += 1
         return target
@@ -142,7 +144,7 @@ class AddressBook:
     def keep_only(self, stack_id: StackId, addresses: tuple[str, ...]) -> None:
         """A stack has moved: drop what it no longer tells, unless that worked last time."""
         for target in list(self._of.get(stack_id, {}).values()):
-            if not target.good and not target.seed and target.address not in addresses:
+            if not target.good and not target.seed_peer and target.address not in addresses:
                 self.remove(target)
 
     def is_own(self, address: str) -> None:

@@ -31,10 +31,6 @@ earlier, but its envelope may have waited on the way."""
 
 NACK_WITHIN_S = 10.0
 
-UNSETTLED_MAX = 4 << 20
-"""Bytes of one reply that may be on their way. A CI that writes faster than the mesh takes it away
-would fill this stack's memory, and over 32 MiB cost the link that all others share."""
-
 
 class Answering:
     """What all answers of a node share: the ways out, and the clock for receipts and chunks."""
@@ -70,6 +66,16 @@ class Answering:
             return False
         return self._forwarding.send(envelope, done)
 
+    def send_pieces(
+        self, out: StreamOut, pieces: list[Piece], to: StackId, reply_to: bytes, *, ttl_s: float
+    ) -> None:
+        """Parts of the reply `out`; gaps are asked for."""
+        for offset, data in pieces:
+            size = len(data)
+            body, done = {"data": data, "off": offset}, partial(out.settled, size)
+            if self.say(Kind.CHUNK, to, reply_to, body, ttl_s=ttl_s, done=done):
+                out.unsettled += size
+
     def nack(
         self, to: StackId, reply_to: bytes, code: str, detail: str, *, begun: bool = False
     ) -> Body:
@@ -96,7 +102,6 @@ class RemoteReplier(Waiting):
         "_live",
         "_spoke",
         "_taken",
-        "_unsettled",
         "msg_id",
         "out",
         "source",
@@ -123,7 +128,6 @@ class RemoteReplier(Waiting):
         self._live = live
         self._spoke = False
         self._taken: Taken | None = None
-        self._unsettled = 0
 
     def start(self, taken: Taken) -> None:
         """The message is in the CI's hands and remembered as `taken`."""
@@ -169,7 +173,7 @@ class RemoteReplier(Waiting):
     def resend(self, offset: int) -> None:
         """Send again what was sent from `offset` on."""
         pieces = self.out.since(offset)
-        if pieces is not None and self._unsettled <= UNSETTLED_MAX:
+        if pieces is not None and not self.out.is_crowded:
             self._send_pieces(pieces)
 
     def abandon(self) -> None:
@@ -183,22 +187,12 @@ class RemoteReplier(Waiting):
             self.receipt()
 
     def _send_pieces(self, pieces: list[Piece]) -> None:
-        """Parts of the reply; gaps are asked for."""
         self._spoke = self._spoke or bool(pieces)
         ttl_s = self._left_s() + GRACE_S
-        for offset, data in pieces:
-            body, settled = {"data": data, "off": offset}, partial(self._settled, len(data))
-            if self._answering.say(
-                Kind.CHUNK, self.source, self.msg_id, body, ttl_s=ttl_s, done=settled
-            ):
-                self._unsettled += len(data)
-
-    def _settled(self, size: int, _code: str) -> None:
-        self._unsettled -= size
-        assert self._unsettled >= 0, "a piece ends once"
+        self._answering.send_pieces(self.out, pieces, self.source, self.msg_id, ttl_s=ttl_s)
 
     def _check_room(self) -> None:
-        if self._unsettled > UNSETTLED_MAX:
+        if self.out.is_crowded:
             raise DeliveryError("The reply is written faster than it can be sent.", code="busy")
 
     def _left_s(self) -> float:

@@ -185,8 +185,10 @@ class Arrivals:
         elif taken.asker is not None:
             taken.asker.resend(offset)
         else:
-            pieces = taken.stream.since(offset) if taken.stream is not None else None
-            self._answering.send_pieces(pieces or [], source, msg_id, ttl_s=GRACE_S)
+            out = taken.stream
+            if out is not None and not out.is_crowded:
+                pieces = out.since(offset) or []
+                self._answering.send_pieces(out, pieces, source, msg_id, ttl_s=GRACE_S)
             self._answer_again(source, msg_id, taken)
         return ""
 

@@ -81,12 +81,12 @@ class Dedup:
         settings = self.env.settings
         taken = Taken(key, self.env.after(left_s + settings.dedup_keep_s))
         self._rows[key] = taken
-        self._rest(taken)
         while self._oldest().until <= self.env.now:
             self._forget(self._oldest())
         while len(self._rows) > settings.dedup_max and self._idle:
             most = max(self._idle.values(), key=len)
             self._forget(next(iter(most.values())))
+        self._rest(taken)  # last, so that it is not the one that makes place
         return taken
 
     def deliver(self, taken: Taken, asker: Asker, delivery: int) -> None:

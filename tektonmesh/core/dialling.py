@@ -28,7 +28,7 @@ That two halves of a mesh find each other within 15 s of a heal depends on these
 PAUSE_MAX_S = 30.0
 PAUSE_FIRST_S = 0.25
 GIVE_UP_S = 3600.0
-"""A series this old ends for good unless it is a seed's or the stack is live in the replica."""
+"""A series this old ends for good unless it is a seed peer's or the stack is live."""
 
 STAGGER_S = 0.25
 """Between the addresses of one stack (as RFC 8305 between address families)."""
@@ -41,7 +41,7 @@ OVERDUE_S = 1.0
 one whose link was closed as a double never comes."""
 
 DIALS_MAX = 16
-"""Dials under way at once that are not to seeds: gossip must not make us flood others."""
+"""Dials under way at once that are not to seed peers: gossip must not make us flood others."""
 
 UPKEEP_S = 4.0
 ADRIFT_MAX = 2
@@ -77,9 +77,9 @@ class Dialling:
     # --- start and end ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Dial all seeds and all remembered peers at once; read the addresses of the replica."""
+        """Dial all seed peers and remembered peers at once; read the addresses of the replica."""
         for address in self._env.settings.seed_peers:
-            target = self._book.add(address, None, seed=True)
+            target = self._book.add(address, None, seed_peer=True)
             if target is not None:
                 self._dial(target)
         for stack_id, addresses in list(self._book.remembered.items()):
@@ -99,9 +99,9 @@ class Dialling:
 
     def on_seen(self, event: PeerSeen) -> None:
         """Somebody may listen somewhere: try at once if a link there is wanted."""
-        seed = event.source in ("seed", "user")
+        seed_peer = event.source in ("seed_peer", "user")
         for at, address in enumerate(event.addresses[:ADDRESSES_PER_STACK]):
-            target = self._book.add(address, event.stack_id, seed=seed)
+            target = self._book.add(address, event.stack_id, seed_peer=seed_peer)
             if target is not None:
                 first_s = 0.0 if event.stack_id is None else self._courtesy_s(event.stack_id)
                 self._hasten(target, first_s + at * STAGGER_S)
@@ -153,7 +153,7 @@ class Dialling:
 
     def retry_now(self, stack_id: StackId) -> None:
         """The stack has just been admitted by hand: dial it whatever the degree. It may be one
-        that so far was met at a seed's address only, so those are tried as well."""
+        that so far was met at a seed peer's address only, so those are tried as well."""
         self._sought[stack_id] = None
         for target in [*self._book.of_stack(stack_id), *self._book.anonymous()]:
             self._hasten(target, 0.0)
@@ -172,11 +172,11 @@ class Dialling:
             self._fill()
 
     def _expect_nobody(self, target: Target) -> None:
-        """Another stack lives at this address now; only a seed is tried for its own sake."""
+        """Another stack lives at this address now; only a seed peer is tried for its own sake."""
         self._book.remove(target)
-        if target.seed:
-            stranger = self._book.add(target.address, None, seed=True)
-            assert stranger is not None, "a seed that was dialled can be dialled again"
+        if target.seed_peer:
+            stranger = self._book.add(target.address, None, seed_peer=True)
+            assert stranger is not None, "a seed peer that was dialled can be dialled again"
             self._hasten(stranger, 0.0)
 
     # --- choosing --------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ class Dialling:
             return False
         if peer is not None and (peer in self._linked or self._trust.refuses(peer)):
             return False
-        if target.seed or (peer is not None and peer in self._sought):
+        if target.seed_peer or (peer is not None and peer in self._sought):
             return True
         if self._env.settings.seeds_only or (peer is not None and self._has_left(peer)):
             return False
@@ -201,7 +201,7 @@ class Dialling:
         return held is not None and held.left
 
     def _missing(self) -> int:
-        """How many more links are wanted, not counting dials under way to others than seeds."""
+        """How many more links are wanted beside the dials under way to others than seed peers."""
         settings = self._env.settings
         wanted = links_wanted(
             self._replica.count(),
@@ -212,10 +212,10 @@ class Dialling:
         return wanted - len(self._linked) - len(self._pursued())
 
     def _pursued(self) -> dict[StackId | str, None]:
-        """The stacks (or, of strangers, the addresses) being dialled that are no seeds. Several
-        addresses of one stack lead to one link."""
+        """The stacks (or, of strangers, the addresses) being dialled that are no seed peers.
+        Several addresses of one stack lead to one link."""
         under_way = self._under_way.values()
-        return {target.peer or target.address: None for target in under_way if not target.seed}
+        return {target.peer or target.address: None for target in under_way if not target.seed_peer}
 
     def _fill(self) -> None:
         """Dial random stacks that rest, as many as links are missing."""
@@ -303,7 +303,7 @@ class Dialling:
     def _dial(self, target: Target) -> None:
         if not self._wanted(target):
             return
-        full = not target.seed and len(self._under_way) >= DIALS_MAX
+        full = not target.seed_peer and len(self._under_way) >= DIALS_MAX
         if full or target.address in self._under_way:
             self._plan(target, self._env.jitter(AGAIN_S))
             return
@@ -328,7 +328,7 @@ class Dialling:
         age_s = self._env.now - target.since
         peer = target.peer
         hopeless = peer is None or not self._replica.live(peer)
-        if age_s > GIVE_UP_S and hopeless and not target.seed:
+        if age_s > GIVE_UP_S and hopeless and not target.seed_peer:
             self._book.remove(target)
             if peer is not None and not self._book.of_stack(peer):
                 self._lost.pop(peer, None)

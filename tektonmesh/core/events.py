@@ -97,7 +97,7 @@ class PeerRefused:
 
 @frozen
 class PeerSeen:
-    """Somebody may listen here. `source` is "mdns", "seed" or "user"; it grants nothing."""
+    """Somebody may listen here. `source` is "mdns", "seed_peer" or "user"; it grants nothing."""
 
     addresses: tuple[str, ...]
     source: str

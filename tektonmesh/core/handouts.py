@@ -106,8 +106,9 @@ class Handouts:
         try:
             delivery.replier.chunk(data)
         except MeshError as error:
-            self.withdraw(number, error.code.name)
-            delivery.replier.failed(_said_by_ci(error), error.detail)
+            code = _said_by_ci(error)
+            self.withdraw(number, code)
+            delivery.replier.failed(code, error.detail)
 
     def done(self, number: int, body: bytes, content_type: str) -> None:
         delivery = self._close(number)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Iterable
 
 from tektonmesh.core.types import ID_SIZE, StackId
 from tektonmesh.errors import LocalError
 
 SHOWN_SIZE = 52
+SUFFIX_SIZE_MIN = 4
 ID_CONTEXT = b"tektonmesh-id-v1\0"
 
 
@@ -29,9 +31,15 @@ def show_id(stack_id: StackId) -> str:
     return base64.b32encode(stack_id).decode().rstrip("=").lower()
 
 
-def suffix_of(stack_id: StackId) -> str:
-    """The four characters that tell two stacks of one name apart: `west~k7f3`."""
-    return show_id(stack_id)[:4]
+def suffix_of(stack_id: StackId, rivals: Iterable[StackId] = ()) -> str:
+    """What tells stacks of one name apart (`west~k7f3`): the first four characters of the id, or
+    as many more as tell it from the `rivals`, since four can be ground out in seconds."""
+    shown = show_id(stack_id)
+    others = [show_id(rival) for rival in rivals if rival != stack_id]
+    size = SUFFIX_SIZE_MIN
+    while any(other[:size] == shown[:size] for other in others):
+        size += 1
+    return shown[:size]
 
 
 def check_characters(stack_id: StackId) -> str:

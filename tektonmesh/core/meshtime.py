@@ -67,11 +67,6 @@ class MeshTime:
         """True while our time is over a minute away from the vote. Nobody is expired then."""
         return abs(self.env.now * 1000.0 + self._voted - self.now_ms()) > ALARM_MS
 
-    @property
-    def heard_peer(self) -> bool:
-        """Whether a linked peer has a vote now."""
-        return bool(self._votes)
-
     # --- what moves it ---------------------------------------------------------------------------
 
     def on_wall(self, wall_s: float) -> None:

@@ -8,9 +8,8 @@ later claimant as `west~k7f3`. What may be sent to whom is decided elsewhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
-from tektonmesh.core.ids import SHOWN_SIZE, parse_id, show_id
+from tektonmesh.core.ids import SHOWN_SIZE, SUFFIX_SIZE_MIN, parse_id, show_id, suffix_of
 from tektonmesh.core.machine import Env
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.types import ID_SIZE, Saved, StackId
@@ -20,7 +19,6 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 """The grammar of contract.md section 2 for stacks, and for CIs without regard to case. ASCII only:
 letters that look like others do not fit."""
 
-SUFFIX_SIZE_MIN = 4
 NAMES_PER_STACK = 8
 """Names and short forms that one id can keep here, so that renaming does not collect them all."""
 
@@ -55,7 +53,7 @@ class Names:
         if self._holder(claim) == stack_id:
             return claim
         rivals = self._claimants.get(claim, ())
-        return f"{claim}~{_suffix(stack_id, rivals)}"
+        return f"{claim}~{suffix_of(stack_id, rivals)}"
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -198,14 +196,3 @@ class Names:
         assert name not in self._bound, "a name is given away once"
         self._bound[name] = owner
         self._kept[owner] = self._kept.get(owner, 0) + 1
-
-
-def _suffix(stack_id: StackId, rivals: Iterable[StackId]) -> str:
-    """The first four characters of the id, or as many more as tell it from other claimants of the
-    name: four characters can be ground out in seconds."""
-    shown = show_id(stack_id)
-    others = [show_id(rival) for rival in rivals if rival != stack_id]
-    size = SUFFIX_SIZE_MIN
-    while any(other[:size] == shown[:size] for other in others):
-        size += 1
-    return shown[:size]

@@ -61,11 +61,15 @@ class Replies:
         opened = self._open(envelope)
         if opened is not None:
             pending, body = opened
-            self._copies.has_receipt(pending, ())
             pending.reply_type = text_of(body, "ct")
             pending.reply_trace = bytes_of(body, "tr")
             offset = number_of(body, "off", OFFSET_MAX)
-            self._take(pending, pending.stream.finish(offset, bytes_of(body, "body")))
+            fresh = pending.stream.finish(offset, bytes_of(body, "body"))
+            if pending.stream.complete:
+                pending.received = True  # and nothing is left to be planned
+            else:
+                self._copies.has_receipt(pending, ())
+            self._take(pending, fresh)
         return ""
 
     def _on_nack(self, envelope: Envelope) -> str:

@@ -22,6 +22,10 @@ BULK_PIECE_SIZE = 32 * 1024
 REPLAY_SIZE = 256 * 1024
 """Kept per stream at its source to fill gaps."""
 
+UNSETTLED_MAX = 4 << 20
+"""Of one reply on its way. A CI that writes faster than the mesh takes it away would fill this
+stack's memory, and at 32 MiB cost the link that all others share."""
+
 EARLY_SIZE = 256 * 1024
 """Kept per stream at its end while a gap before it is open; as much as can be replayed."""
 
@@ -32,13 +36,15 @@ class StreamOut:
     """A reply as its destination stack (where the CI is) cuts it up.
 
     With `live` the first piece leaves at once and later ones when `PIECE_SIZE` is reached or
-    `FLUSH_S` is over; otherwise pieces leave at `BULK_PIECE_SIZE`.
+    `FLUSH_S` is over; otherwise pieces leave at `BULK_PIECE_SIZE`. `unsettled` counts the bytes
+    that were sent and of whose fate nothing is known.
     """
 
-    __slots__ = ("_held", "_held_size", "_live", "_replay", "_replay_size", "offset")
+    __slots__ = ("_held", "_held_size", "_live", "_replay", "_replay_size", "offset", "unsettled")
 
     def __init__(self, live: bool) -> None:
         self.offset = 0
+        self.unsettled = 0
         self._live = live
         self._held: list[bytes] = []
         self._held_size = 0
@@ -49,6 +55,16 @@ class StreamOut:
     def held(self) -> int:
         """Bytes that wait to be sent."""
         return self._held_size
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much is on its way that nothing may be added."""
+        return self.unsettled > UNSETTLED_MAX
+
+    def settled(self, size: int, _code: str) -> None:
+        """A piece of `size` bytes is not on its way any more, however that ended."""
+        self.unsettled -= size
+        assert self.unsettled >= 0, "a piece ends once"
 
     def push(self, data: bytes) -> list[Piece]:
         """Add bytes; the pieces that are to leave now."""

@@ -184,9 +184,9 @@ class Reach:
 
 def same_file(path: str, own: Path) -> bool:
     """Whether `path` leads to `own`, by whatever links and spellings."""
-    if os.path.realpath(path) == os.path.realpath(own):
-        return True
     try:
+        if os.path.realpath(path) == os.path.realpath(own):
+            return True
         return os.path.samefile(path, own)
     except (OSError, ValueError):
         return False

@@ -79,13 +79,6 @@ class Faults:
             self._end(fault)
         self._healed = True
 
-    def gone_for_good(self, index: int) -> bool:
-        """Whether the plan never brings this host back."""
-        ends = ("kill", "freeze", "leave")
-        return any(
-            index in fault.nodes and fault.kind in ends and not fault.for_s for fault in self._plan
-        )
-
     def _begin(self, fault: Fault) -> None:
         if self._healed:
             return

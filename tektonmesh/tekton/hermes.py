@@ -17,10 +17,12 @@ from tektonmesh.api.http.guard import Access
 from tektonmesh.api.http.table import Call, Handler, Route, switch
 from tektonmesh.api.operations import Caller
 from tektonmesh.core.ci import Ci
+from tektonmesh.core.cis import NO_TOKEN_VIA
 from tektonmesh.errors import LocalError
 
 CALLER = Caller("hermes", trusted=False)
 TOKEN_HEADER = "x-authentication-token"
+UNIX_SCHEME = "http+unix"
 _REFUSED = re.compile(r"[^A-Za-z0-9._-]+")
 _OWN_KEYS = (
     *("name", "component_name", "component_id", "type", "component_type", "version"),
@@ -63,8 +65,11 @@ def registration_of(given: Mapping[str, Any], now: float) -> dict[str, Any]:
     endpoint = _endpoint_of(given, metadata)
     if endpoint:
         try:
-            params["endpoint"] = validate.local_url("endpoint", endpoint)
+            params["endpoint"] = validate.local_url("endpoint", endpoint, validate.LOOPBACK_ONLY)
         except LocalError:
+            if endpoint.lower().startswith(UNIX_SCHEME):
+                # Whoever may not open a socket may not have the daemon speak to it either.
+                raise
             # Hermes takes any; nothing is ever sent to one that is not on this machine.
             metadata["endpoint"] = endpoint
         else:
@@ -145,7 +150,7 @@ async def components(call: Call) -> dict[str, Any]:
 
 async def component(call: Call) -> dict[str, Any]:
     ci = call.operations.daemon.node.cis.get(call.place["name"])
-    if ci is None:
+    if ci is None or not _may_see(call, ci):
         raise LocalError(f"Component '{call.place['name'][:80]}' not found", code="not_found")
     return _snake_row(call, ci)
 
@@ -155,7 +160,7 @@ async def component(call: Call) -> dict[str, Any]:
 
 def _matching(call: Call, given: Mapping[str, Any]) -> list[Ci]:
     """This stack's CIs that fit; remote ones have the same names and would be mistaken."""
-    found = call.operations.daemon.node.cis.all()
+    found = [ci for ci in call.operations.daemon.node.cis.all() if _may_see(call, ci)]
     if given.get("capability"):
         found = [ci for ci in found if given["capability"] in ci.spec["capabilities"]]
     if given.get("component_type"):
@@ -165,8 +170,17 @@ def _matching(call: Call, given: Mapping[str, Any]) -> list[Ci]:
     return found
 
 
+def _may_see(call: Call, ci: Ci) -> bool:
+    """Over TCP nobody shows a token, so only what came in here is there."""
+    return ci.via == NO_TOKEN_VIA or not call.over_tcp
+
+
+def _shown_metadata(ci: Ci) -> dict[str, Any]:
+    return dict(ci.spec["metadata"]) if ci.via == NO_TOKEN_VIA else {}
+
+
 def _snake_row(call: Call, ci: Ci) -> dict[str, Any]:
-    metadata, endpoint = ci.spec["metadata"], _shown_endpoint(ci)
+    metadata, endpoint = _shown_metadata(ci), _shown_endpoint(ci)
     return {
         "component_id": ci.id,
         "name": ci.name,
@@ -183,20 +197,23 @@ def _snake_row(call: Call, ci: Ci) -> dict[str, Any]:
 
 
 def _camel_row(call: Call, ci: Ci) -> dict[str, Any]:
+    metadata = _shown_metadata(ci)
     return {
         "componentId": ci.id,
         "name": ci.name,
-        "version": ci.spec["metadata"].get("version", ""),
+        "version": metadata.get("version", ""),
         "type": ci.spec["type"],
         "endpoint": _shown_endpoint(ci),
         "capabilities": ci.spec["capabilities"],
-        "metadata": ci.spec["metadata"],
+        "metadata": metadata,
         "healthy": ci.state == "up",
         "lastHeartbeat": _heard(call, ci),
     }
 
 
 def _shown_endpoint(ci: Ci) -> str:
+    if ci.via != NO_TOKEN_VIA:
+        return ""
     return str(ci.how.get("url") or ci.spec["metadata"].get("endpoint") or "")
 
 

@@ -71,7 +71,7 @@ async def _act(form: Form, operations: Operations, caller: Caller) -> dict[str, 
         reply = await operations.send(params, caller)
         return {"type": "response", "ai_id": target, "content": reply.get("body", "")}
     sender = form.given.get("from")
-    if isinstance(sender, str) and operations.daemon.node.cis.get(sender) is not None:
+    if isinstance(sender, str) and operations.is_attached(sender, caller):
         params["from"] = sender
     await operations.send(params | {"no_reply": True}, caller)
     return {}

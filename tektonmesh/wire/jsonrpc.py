@@ -12,7 +12,7 @@ from dataclasses import field
 from typing import Any, NoReturn
 
 from tektonmesh.core.frozen import frozen
-from tektonmesh.errors import CODES, LocalError, MeshError, error_from
+from tektonmesh.errors import LocalError, MeshError
 from tektonmesh.wire import limits
 
 CallId = int | str
@@ -41,14 +41,6 @@ class Failure:
 
     id: CallId | None
     error: dict[str, Any]
-
-    def as_error(self) -> MeshError:
-        """The exception that the other side described; foreign errors become `internal`."""
-        data = self.error.get("data")
-        if isinstance(data, dict) and data.get("code") in CODES:
-            shown: dict[str, Any] = {"detail": self.error["message"]}
-            return error_from(shown | data)
-        return error_from({"detail": self.error["message"]})
 
 
 Line = Request | Result | Failure

@@ -88,12 +88,6 @@ class Keys:
         """Keys that depend on nothing but these seeds; `randbytes` gives ephemerals and nonces."""
         return cls(root, op, box, prekeys, randbytes=randbytes)
 
-    @classmethod
-    def generate(cls, randbytes: Callable[[int], bytes]) -> Keys:
-        """Four fresh seeds from `randbytes`, in the order root, op, box, prekey."""
-        root, op, box, prekey = (randbytes(SEED_SIZE) for _ in range(4))
-        return cls(root, op, box, (prekey,), randbytes=randbytes)
-
     @property
     def stack_id(self) -> StackId:
         return stack_id_of(self.root_public)
@@ -128,11 +122,6 @@ class Keys:
         while len(self._prekeys) > limits.PREKEYS_MAX:
             del self._prekeys[next(iter(self._prekeys))]
         return key_id
-
-    def seal_key(self) -> SealKey:
-        """What others need in order to seal to this stack now."""
-        key_id, public = self._current
-        return SealKey(self.box_public, key_id, public)
 
     def renew_ephemeral(self) -> None:
         """Called hourly: earlier bodies can then not be read with what this process holds."""

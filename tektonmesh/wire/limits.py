@@ -47,7 +47,6 @@ LEAF_SIZE_MAX = 2_048
 NAME_SIZE_MAX = 63
 ADDRESSES_MAX = 8
 """Dial targets from peers are attacker input; nobody needs more than this many."""
-ADDRESS_SIZE_MAX = 255
 INSTANCE_SIZE_MAX = 16
 SECRET_PROOFS_MAX = 2
 """A secret file has two lines while it is being rotated."""

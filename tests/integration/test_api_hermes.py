@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from tektonmesh import Client
 from tektonmesh.api.operations import Operations
+from tektonmesh.errors import PolicyError
 from tests.doors import open_stack, socket_of
 
 NUMA = {
@@ -201,3 +203,39 @@ async def test_what_has_no_name_is_refused_by_its_field(tmp_path: Path) -> None:
     async with open_stack(tmp_path) as doors, hermes_at(doors) as hermes:
         answer = await hermes.post("/api/register", json={"version": "1"})
         assert answer.status_code == 422 and answer.json()["field"] == "name"
+
+
+async def test_a_component_cannot_have_the_daemon_speak_to_a_socket(tmp_path: Path) -> None:
+    async with open_stack(tmp_path) as doors, hermes_at(doors) as hermes:
+        own = quote(socket_of(doors), safe="")
+        for path in (own, "%2Frun%2Fdocker.sock"):
+            given = NUMA | {"endpoint": f"http+unix://{path}/api/registry"}
+            answer = await hermes.post("/api/register", json=given)
+            assert answer.status_code == 422 and answer.json()["field"] == "endpoint"
+        given = {"name": "x", "endpoint": f"http+unix://{own}/api/registry"}
+        for path in ("/api/register", "/api/registry/register"):
+            assert (await hermes.post(path, json=given)).status_code == 422
+        assert doors.daemon.node.cis.all() == []
+        with pytest.raises(PolicyError, match="own socket"):
+            await doors.daemon._reach.check(f"http+unix://{own}/x")
+
+
+async def test_over_tcp_only_components_are_listed_and_nothing_of_others(tmp_path: Path) -> None:
+    async with (
+        open_stack(tmp_path, http="127.0.0.1:0", tekton_root=tmp_path) as doors,
+        Client(socket_of(doors)) as client,
+        hermes_at(doors) as local,
+        httpx.AsyncClient(base_url=f"http://{doors.daemon.http}", trust_env=False) as http,
+    ):
+        secret = {"endpoint": "http://127.0.0.1:4711/hidden", "metadata": {"key": "canary"}}
+        await client.register("athena", persist=True, share="private", **secret)
+        await local.post("/api/register", json=NUMA)
+        shown = (await http.get("/api/components")).json()
+        assert [row["name"] for row in shown["components"]] == ["numa"]
+        found = (await http.post("/api/query", json={})).json()
+        assert [row["name"] for row in found] == ["numa"]
+        assert (await http.get("/api/components/athena")).status_code == 404
+        both = await local.get("/api/components")
+        assert both.json()["total"] == 2
+        for text in (both.text, (await local.post("/api/query", json={})).text):
+            assert "athena" in text and "4711" not in text and "canary" not in text

@@ -15,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tektonmesh import Client, Request
 from tektonmesh.api.doors import open_doors
-from tektonmesh.api.operations import Operations
+from tektonmesh.api.http.guard import make_token
+from tektonmesh.api.operations import Caller, Operations
 from tektonmesh.errors import LocalError
 from tektonmesh.net.daemon import open_daemon
 from tests.doors import config_of, open_stack, socket_of, until
@@ -365,3 +366,40 @@ async def test_tcp_is_served_on_loopback_only(tmp_path: Path) -> None:
                     raise AssertionError("It started.")
             assert refusal.value.code.name == "conflict"
     assert not config.socket.exists()
+
+
+async def test_a_repeated_key_gets_the_stored_answer(tmp_path: Path) -> None:
+    async with open_stack(tmp_path) as doors, serving(doors), http_to(doors) as http:
+        key = {"idempotency-key": "k"}
+        first = await http.post("/api/message/numa", json={"message": "a"}, headers=key)
+        again = await http.post("/api/message/numa", json={"message": "a"}, headers=key)
+        assert first.status_code == 200 and first.json() == again.json()
+        other = await http.post("/api/message/numa", json={"message": "b"}, headers=key)
+        assert other.status_code == 409 and other.json()["code"] == "conflict"
+
+
+async def test_the_federated_entry_shows_who_sent_and_from_which_stack(tmp_path: Path) -> None:
+    async def who(message: Request) -> str:
+        return message.sender
+
+    async with open_stack(tmp_path) as doors, serving(doors, who):
+        await doors.register({"name": "rhetor.taken", "attach": False}, Caller("http"))
+        key = make_token(doors.daemon.config.home)
+        async with http_to(doors) as http:
+            for said, stack, status, shown in (
+                ("rhetor", "east", 200, "rhetor.east"),
+                ("rhetor@east", "", 200, "rhetor.east"),
+                ("numa", "", 200, "numa.external"),
+                ("", "east", 200, "someone.east"),
+                ("", "", 200, "west"),
+                ("rhetor", "taken", 403, ""),
+                ("no name", "east", 422, ""),
+                ("r" * 60, "east", 422, ""),
+            ):
+                answer = await http.post(
+                    "/api/federated/message",
+                    json={"message": "x", "target": "numa", "from": said},
+                    headers={"x-api-key": key} | ({"x-tekton-stack": stack} if stack else {}),
+                )
+                assert answer.status_code == status, answer.text
+                assert answer.json().get("response", "") == shown

@@ -97,6 +97,7 @@ async def test_bytes_that_are_no_text_pass_unchanged(tmp_path: Path) -> None:
         ({"result": [1]}, "ci_failed"),
         ({"result": {"body_b64": "%"}}, "ci_failed"),
         ({"result": {"body": "x", "content_type": 7}}, "ci_failed"),
+        ({"result": {"body": "x", "content_type": "\ud800"}}, "ci_failed"),
         ({"method": "reply.chunk", "data": 7}, "ci_failed"),
     ],
 )
@@ -118,6 +119,21 @@ async def test_what_a_ci_does_wrong_is_a_typed_failure(
         else:
             await ci.write(answer | {"id": asked["id"]})
         assert code_of(await user.read()) == code
+
+
+async def test_half_of_a_surrogate_pair_in_what_a_ci_says_is_replaced(tmp_path: Path) -> None:
+    async with (
+        open_stack(tmp_path) as doors,
+        lines_to(doors.daemon) as ci,
+        lines_to(doors.daemon) as user,
+    ):
+        await ci.call(1, "register", name="numa")
+        await user.write({"id": 1, "method": "send", "params": {"to": "numa", "body": "x"}})
+        asked = await ci.read()
+        assert asked is not None
+        await ci.write({"id": asked["id"], "error": {"code": 1, "message": "I broke \ud83d."}})
+        answer = await user.read()
+        assert answer is not None and answer["error"]["message"] == "I broke ?."
 
 
 async def test_answers_that_nobody_asked_for_are_ignored(tmp_path: Path) -> None:
@@ -440,3 +456,72 @@ async def test_tektons_forms_without_a_target_are_answered_with_an_error(tmp_pat
             answer = await tool.read()
             assert answer is not None and answer["type"] == "error"
             assert '"to"' in answer["error"]
+
+
+async def test_a_connection_with_a_ci_needs_the_token_of_every_other(tmp_path: Path) -> None:
+    async with open_stack(tmp_path) as doors, lines_to(doors.daemon) as user:
+        made = await user.call(1, "register", name="athena", attach=False, persist=True)
+        token = made["result"]["token"]
+        async with lines_to(doors.daemon) as ci:
+            await ci.call(1, "register", name="numa")
+            other = {"name": "athena", "attach": False, "persist": True}
+            assert code_of(await ci.call(2, "register", **other)) == "conflict"
+            assert code_of(await ci.call(3, "heartbeat", name="athena")) == "unauthorized"
+            assert code_of(await ci.call(4, "deregister", name="athena")) == "unauthorized"
+            assert (await ci.call(5, "heartbeat", name="numa"))["result"]["success"]
+            assert (await ci.call(6, "heartbeat", name="athena", token=token))["result"]["success"]
+            assert code_of(await ci.call(7, "leave")) == "refused"
+            assert (await ci.call(8, "deregister", name="numa"))["result"]["success"]
+            assert code_of(await ci.call(9, "deregister", name="athena")) == "unauthorized"
+        assert (await user.call(2, "deregister", name="athena"))["result"]["success"]
+
+
+async def test_from_takes_the_token_unless_the_ci_is_attached_there(tmp_path: Path) -> None:
+    async with (
+        open_stack(tmp_path) as doors,
+        lines_to(doors.daemon) as ci,
+        lines_to(doors.daemon) as user,
+    ):
+        token = (await ci.call(1, "register", name="numa"))["result"]["token"]
+        sent = {"to": "numa", "body": "x", "from": "numa", "no_reply": True}
+        assert code_of(await user.call(1, "send", **sent)) == "refused"
+        assert code_of(await user.call(2, "send", **sent, token="tmr_x")) == "refused"
+        await user.write({"id": 3, "method": "send", "params": sent | {"token": token}})
+        asked = await ci.read()
+        assert asked is not None and asked["params"]["from"].startswith("numa")
+
+
+async def test_a_key_sends_once_whichever_call_repeats_it(tmp_path: Path) -> None:
+    async with (
+        open_stack(tmp_path) as doors,
+        lines_to(doors.daemon) as ci,
+        lines_to(doors.daemon) as user,
+    ):
+        await ci.call(1, "register", name="numa")
+        sent = {"to": "numa", "body": "x", "idempotency_key": "k"}
+        await user.write({"id": 1, "method": "send", "params": sent})
+        asked = await ci.read()
+        assert asked is not None
+        await ci.write({"id": asked["id"], "result": {"body": "once"}})
+        first = await user.read()
+        assert first is not None and first["result"]["body"] == "once"
+        assert (await user.call(2, "send", **sent))["result"] == first["result"]
+        assert code_of(await user.call(3, "send", **(sent | {"body": "y"}))) == "conflict"
+        assert code_of(await user.call(4, "send", **sent, stream=True)) == "bad_request"
+
+
+async def test_a_user_whom_the_owner_allowed_is_served_and_is_not_the_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = os.geteuid() + 4711
+    monkeypatch.setattr(unix, "peer_uid", lambda _sock: stranger)
+    async with open_stack(tmp_path, "no") as doors, lines_to(doors.daemon) as user:
+        await user.write({"id": 1, "method": "ping"})
+        assert await user.read() is None
+    async with (
+        open_stack(tmp_path, "yes", allow_uids=(stranger,)) as doors,
+        lines_to(doors.daemon) as user,
+    ):
+        assert stat.S_IMODE(doors.daemon.socket_path.stat().st_mode) == 0o666
+        assert (await user.call(1, "ping"))["result"] == {}
+        assert code_of(await user.call(2, "leave")) == "refused"

@@ -8,9 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from tektonmesh.core.keydoc import membership_mac, read_keydoc, read_proof
 from tektonmesh.errors import LocalError, StoreError
+from tektonmesh.net.credentials import REISSUE_S
+from tektonmesh.net.daemon import open_daemon
 from tektonmesh.net.identity import (
     ISSUED_AT_FILE,
     KEY_KINDS,
@@ -19,9 +23,12 @@ from tektonmesh.net.identity import (
     next_issued_at,
     renew_prekey,
 )
+from tektonmesh.net.link import LinkRefused
 from tektonmesh.wire.codec import Codec
 from tektonmesh.wire.keys import Keys, mesh_id_of
 from tektonmesh.wire.limits import PREKEYS_MAX
+from tests.doors import config_of
+from tests.support import seal_key_of
 
 MESH_KEY = b"k" * 32
 
@@ -238,7 +245,7 @@ def test_a_prekey_is_replaced_after_a_day_and_the_old_one_still_opens(home: Path
     day = 1_750_000_000_000
     keys, other = load(home), load(home.with_name("other"))
     assert renew_prekey(home, keys, day)
-    to = keys.seal_key()
+    to = seal_key_of(keys)
     sealed = other.seal(to, b"", b"body")
     assert not renew_prekey(home, keys, day + PREKEY_LIFE_MS - 1)
     assert renew_prekey(home, keys, day + PREKEY_LIFE_MS)
@@ -263,3 +270,24 @@ def test_a_clock_that_jumps_renews_once_and_drops_nothing(home: Path) -> None:
     assert renew_prekey(home, keys, 1000)
     assert not renew_prekey(home, keys, 2000)
     assert len((home / "identity" / "prekeys").read_text().splitlines()) == 3
+
+
+async def test_a_full_disk_and_a_peers_stale_leaf_do_not_end_the_daemon(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with open_daemon(config_of(tmp_path, "west")) as daemon:
+
+        def full(*_given: object, **_more: object) -> int:
+            raise StoreError("The disk is full.")
+
+        monkeypatch.setattr("tektonmesh.net.identity.next_issued_at", full)
+        await trio.sleep(REISSUE_S + 1)
+        before = daemon._credentials.context().leaf
+        told = LinkRefused("stale_leaf", "a newer one was seen")
+        told.by_peer, told.highest = True, 2**40
+        daemon._links.refused(told)
+        assert daemon._credentials.context().leaf is before
+        assert "no newer certificate" in caplog.text

@@ -12,10 +12,13 @@ from tektonmesh.api.dialect import shown_body
 from tektonmesh.api.http.guard import Access
 from tektonmesh.api.http.stream import EventStream, event
 from tektonmesh.api.http.table import Call, Route, seconds
-from tektonmesh.api.operations import target_of
-from tektonmesh.errors import MeshError
+from tektonmesh.api.operations import TARGET_SIZE_MAX, target_of
+from tektonmesh.errors import LocalError, MeshError
 
 JSON = "application/json"
+STACK_HEADER = "x-tekton-stack"
+UNNAMED, FOREIGN = "someone", "external"
+"""What stands for a CI or a stack that the seed's entry was not told."""
 _UNSAID = ("", "application/x-www-form-urlencoded")
 """What `curl -d` says of any body; nobody means it."""
 _OWN_KEYS = ("from", "timeout_s", "content_type", "no_reply")
@@ -27,7 +30,7 @@ async def message(call: Call) -> Any:
 
 
 async def federated(call: Call) -> Any:
-    """Any further key of the body is accepted and means nothing yet."""
+    """For stacks without a daemon. Any further key of the body is accepted and means nothing."""
     given = await call.json()
     text = given.get("message")
     if not isinstance(text, str):
@@ -35,7 +38,30 @@ async def federated(call: Call) -> Any:
     params = {"to": target_of(given, "target"), "body": text}
     if given.get("timeout_s") is not None:
         params["timeout_s"] = given["timeout_s"]
-    return await _answer(call, params)
+    call.caller.label = _foreign_sender(call, given)
+    return await _answer(call, params | _repeat_key(call))
+
+
+def _foreign_sender(call: Call, given: dict[str, Any]) -> str:
+    """How the sender is shown: `rhetor.east`, the CI and the stack it said; the API key vouches for
+    it. It never reads like a CI that is registered here."""
+    said = validate.text(given, "from", default="", size_max=TARGET_SIZE_MAX)
+    name, _, stack = said.partition("@")
+    stack = call.header(STACK_HEADER) or stack
+    if not name and not stack:
+        return ""
+    label = f"{name or UNNAMED}.{stack or FOREIGN}"
+    if len(label) > validate.NAME_SIZE_MAX:
+        raise validate.field_error("from", "and X-Tekton-Stack are too long together")
+    validate.ci_name("from", label)
+    if call.operations.daemon.node.cis.get(label) is not None:
+        raise LocalError(f"'{label}' is registered here and does not send this.", code="refused")
+    return label
+
+
+def _repeat_key(call: Call) -> dict[str, str]:
+    key = call.header("idempotency-key")
+    return {"idempotency_key": key} if key else {}
 
 
 async def _message_params(call: Call) -> dict[str, Any]:
@@ -58,12 +84,10 @@ async def _message_params(call: Call) -> dict[str, Any]:
         params |= shown_body(body)
         if kind not in _UNSAID:
             params["content_type"] = call.header("content-type")
-    key = call.header("idempotency-key")
-    if key:
-        params["idempotency_key"] = validate.text(
-            {"Idempotency-Key": key}, "Idempotency-Key", default="", size_max=200
-        )
-    return params
+    token = call.header("x-registration-token")
+    if token:
+        params["token"] = token
+    return params | _repeat_key(call)
 
 
 async def _answer(call: Call, params: dict[str, Any]) -> Any:
@@ -104,6 +128,8 @@ _FAILURES = (
     "bad_request",
     "not_found",
     "ambiguous",
+    "conflict",
+    "refused",
     "unreachable",
     "timeout",
     "ci_offline",

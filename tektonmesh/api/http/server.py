@@ -70,9 +70,10 @@ class HttpServer:
         self._engine: Engine | None = None
         self._loading = trio.Lock()
 
-    async def serve_unix(self, sock: socket.socket, first: bytes) -> None:
-        """One connection of the owner's; `first` was read from it already."""
-        await (await self._loaded()).serve(sock, first, {})
+    async def serve_unix(self, sock: socket.socket, first: bytes, trusted: bool) -> None:
+        """One connection of the owner's (or, not `trusted`, of a user whom the owner allowed);
+        `first` was read from it already."""
+        await (await self._loaded()).serve(sock, first, {"trusted": trusted})
 
     async def serve_tcp(self, listener: socket.socket, address: str) -> None:
         """Accept and serve on loopback, for ever; every request passes the guard."""

@@ -42,6 +42,11 @@ class Call:
         """The query; true, false and numbers stay text."""
         return dict(self.request.query_params)
 
+    @property
+    def over_tcp(self) -> bool:
+        """Whether it came over TCP and not over the Unix socket."""
+        return self.request.scope["state"].get("guard") is not None
+
     def header(self, name: str) -> str:
         return str(self.request.headers.get(name, ""))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
-from tektonmesh.api.validate import registration
+from tektonmesh.api.validate import LOOPBACK_ONLY, Places, local_url, registration
 from tektonmesh.errors import LocalError
 
 SEED_STACK = {
@@ -245,3 +247,24 @@ def test_a_message_endpoint_may_be_a_whole_url_of_this_machine() -> None:
     given = {"name": "numa", "message_endpoint": "http://localhost:8000/m", "port": 1}
     assert registration(given, via="http")["how"]["url"] == "http://localhost:8000/m"
     assert refused_field(message_endpoint="http://evil.example/m") == "message_endpoint"
+
+
+def test_our_own_socket_is_no_endpoint_by_any_path(tmp_path: Path) -> None:
+    own = tmp_path / "tektonmesh.sock"
+    own.touch()
+    (tmp_path / "link").symlink_to(own)
+    (tmp_path / "hard").hardlink_to(own)
+    for path in (own, tmp_path / "link", tmp_path / "hard", tmp_path / "x" / ".." / own.name):
+        url = f"http+unix://{quote(str(path), safe='')}/api/leave"
+        with pytest.raises(LocalError, match="own socket"):
+            local_url("endpoint", url, Places(own_socket=own))
+    other = f"http+unix://{quote(str(tmp_path / 'other.sock'), safe='')}/x"
+    assert local_url("endpoint", other, Places(own_socket=own)) == other
+    with pytest.raises(LocalError, match="Unix socket"):
+        local_url("endpoint", other, LOOPBACK_ONLY)
+
+
+def test_a_host_that_the_owner_allowed_may_be_an_endpoint() -> None:
+    url = "http://192.168.1.20:8000/m"
+    assert refused_field(endpoint=url) == "endpoint"
+    assert local_url("endpoint", url, Places(hosts=("192.168.1.20",))) == url

@@ -11,6 +11,7 @@ import pytest
 from tektonmesh.config import LAN_TEST_SECRET, Config, load_config
 from tektonmesh.config.settings import FILE_NAME
 from tektonmesh.errors import LocalError
+from tektonmesh.net.daemon import settings_of
 
 ID = "abcd" * 13
 
@@ -162,3 +163,39 @@ def test_settings_can_be_read_without_trio() -> None:
         "assert 'trio' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_endpoint_hosts_users_lease_and_log_come_from_the_file(tmp_path: Path) -> None:
+    text = """allow_endpoint_hosts = ["GPU.example", "[fd00::1]"]
+allow_uids = [1001]
+lease_s = 30
+refresh_s = 10
+log_json = true"""
+    config = settle(tmp_path, text)
+    assert config.allow_endpoint_hosts == ("gpu.example", "fd00::1")
+    assert (config.allow_uids, config.lease_s, config.log_json) == ((1001,), 30.0, True)
+    (tmp_path / "bare").mkdir()
+    plain = settle(tmp_path / "bare")
+    assert (plain.allow_endpoint_hosts, plain.allow_uids) == ((), ())
+    assert (plain.lease_s, plain.log_json) == (None, False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'allow_endpoint_hosts = ["http://x"]',
+        'allow_endpoint_hosts = ["x:80"]',
+        'allow_uids = ["me"]',
+        "allow_uids = [true]",
+        "lease_s = 10\nrefresh_s = 9",
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(LocalError):
+        settle(tmp_path, text)
+
+
+def test_a_lease_of_the_settings_reaches_the_node_with_a_refresh_that_fits(tmp_path: Path) -> None:
+    settings = settings_of(settle(tmp_path, "lease_s = 30"), (), ())
+    assert settings.lease_s == 30.0
+    assert settings.refresh_min_s == settings.refresh_max_s == 10.0

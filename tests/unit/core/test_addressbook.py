@@ -51,25 +51,25 @@ def test_a_known_address_can_become_a_seed() -> None:
     book = AddressBook(make_env(), {})
     target = book.add("h:1", None)
     assert target is not None
-    assert not target.seed
-    book.add("h:1", None, seed=True)
-    assert target.seed
+    assert not target.seed_peer
+    book.add("h:1", None, seed_peer=True)
+    assert target.seed_peer
     book.add("h:1", None)
-    assert target.seed
+    assert target.seed_peer
 
 
 def test_own_addresses_and_the_own_id_are_not_dialled() -> None:
     env = make_env(listen=("h:1",))
     book = AddressBook(env, {})
     assert book.add("h:1", B) is None
-    assert book.add("h:1", None, seed=True) is None
+    assert book.add("h:1", None, seed_peer=True) is None
     assert book.add("h:2", env.me) is None
 
 
 def test_a_malformed_address_is_not_taken_unless_the_user_wrote_it() -> None:
     book = AddressBook(make_env(), {})
     assert book.add("nonsense", B) is None
-    assert book.add("nonsense", None, seed=True) is not None
+    assert book.add("nonsense", None, seed_peer=True) is not None
 
 
 def test_a_stack_has_at_most_eight_addresses() -> None:
@@ -83,7 +83,7 @@ def test_strangers_are_bounded_and_seeds_are_not() -> None:
     for port in range(1, ANONYMOUS_MAX + 10):
         book.add(f"h:{port}", None)
     assert len(book.anonymous()) == ANONYMOUS_MAX
-    assert book.add("seed:1", None, seed=True) is not None
+    assert book.add("seed:1", None, seed_peer=True) is not None
 
 
 def test_a_removed_target_is_not_held_any_more() -> None:
@@ -109,7 +109,7 @@ def test_removing_one_address_leaves_the_others() -> None:
 def test_an_address_that_leads_back_to_us_goes_for_good() -> None:
     book = AddressBook(make_env(), {})
     book.add("h:1", B)
-    book.add("h:1", None, seed=True)
+    book.add("h:1", None, seed_peer=True)
     other = book.add("h:2", B)
     book.add("h:3", C)
     book.is_own("h:1")
@@ -122,7 +122,7 @@ def test_addresses_that_worked_come_first_and_strangers_met_count() -> None:
     book = AddressBook(make_env(), {})
     book.add("h:1", B)
     good = book.add("h:2", B)
-    seed = book.add("s:1", None, seed=True)
+    seed = book.add("s:1", None, seed_peer=True)
     assert good is not None
     assert seed is not None
     good.good = True
@@ -138,7 +138,7 @@ def test_a_stack_that_moved_loses_what_it_no_longer_tells() -> None:
     assert targets[2] is not None
     assert targets[3] is not None
     targets[2].good = True
-    targets[3].seed = True
+    targets[3].seed_peer = True
     book.keep_only(B, ("h:4",))
     assert [target.address for target in book.of_stack(B)] == ["h:2", "h:3", "h:4"]
 

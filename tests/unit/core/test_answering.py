@@ -2,10 +2,11 @@
 
 import pytest
 
+from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core.envelope import Kind, parse
 from tektonmesh.core.messages import Forward, Message
-from tektonmesh.core.streams import REPLAY_SIZE
+from tektonmesh.core.streams import REPLAY_SIZE, UNSETTLED_MAX
 from tests.network import Filter, Member, Network
 
 
@@ -343,3 +344,62 @@ def test_the_last_bytes_of_a_reply_can_make_it_too_large() -> None:
     b.reply(b.deliveries()[0], b"xx")
     network.run(0.1)
     assert a.error(ticket)["code"] == "too_large"
+
+
+# --- a CI that writes faster than it can be sent -------------------------------------------------
+
+
+def test_a_reply_that_outruns_its_link_fails_and_others_go_on() -> None:
+    network, a, b = pair()
+    first, second = a.send("echo@b", stream=True), a.send("echo@b", stream=True)
+    network.run(0.01)
+    fast, calm = b.deliveries()
+    for _ in range(64):
+        b.chunk(fast, bytes(1 << 20))
+    assert b.node.forwarding.queued_bytes < UNSETTLED_MAX + (2 << 20)
+    assert [cancel.delivery for cancel in b.of(fx.CancelDelivery)] == [fast.delivery]
+    b.reply(calm, b"calm")
+    network.run(1.0)
+    error = a.error(first)
+    assert (error["code"], error["outcome"]) == ("busy", "indeterminate")
+    assert b"".join(a.streamed(second)) == b"calm" and a.result(second)
+    assert b.node.forwarding.queued_bytes == 0
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_what_is_crowded_is_not_sent_again_on_top(answered: bool) -> None:
+    network, a, b = pair()
+    a.send("echo@b", stream=True)
+    network.run(0.01)
+    [delivery] = b.deliveries()
+    b.chunk(delivery, b"one")
+    if answered:
+        b.reply(delivery, b"two")
+    network.run(0.01)
+    arrivals = b.node.forwarding._handlers[Kind.RESEND].__self__  # type: ignore[attr-defined]
+    [taken] = arrivals._answering.dedup._rows.values()
+    out = taken.stream or taken.asker.out
+    out.unsettled += UNSETTLED_MAX + 1
+    seen = sent_kinds(network)
+    sealer = a.node.deliveries.sealer
+    resend = sealer.seal(Kind.RESEND, b.id, {"off": 0}, reply_to=delivery.msg_id, ttl_s=5.0)
+    a.node.env.now = network.now
+    a.node.forwarding.send(resend)
+    network.run(0.1)
+    assert Kind.CHUNK not in seen
+
+
+@pytest.mark.parametrize("how", ["detail", "content type"])
+def test_an_answer_that_cannot_be_packed_is_a_failure_of_its_ci(how: str) -> None:
+    network, a, b = pair()
+    ticket = a.send("echo@b")
+    network.run(0.01)
+    [delivery] = b.deliveries()
+    if how == "detail":
+        b.fail(delivery, "refused", "\ud83d")
+    else:
+        network.handle(b, ev.ReplyDone(delivery.delivery, b"x", "\ud800"))
+    network.run(0.1)
+    assert a.error(ticket)["code"] == "ci_failed"
+    assert b.node.deliveries.open == 0
+    assert len(b.node.deliveries.posts) == 0

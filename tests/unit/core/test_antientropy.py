@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from tektonmesh.core import antientropy as ae
-from tektonmesh.core.messages import Buckets, Delta, Vector, VectorEntry, Want
+from tektonmesh.core import events as ev
+from tektonmesh.core.messages import Buckets, Delta, Refuses, Vector, VectorEntry, Want
 from tektonmesh.core.types import ContentVersion, Status, Version
+from tektonmesh.errors import RemoteError
+from tests.network import Network
 from tests.support import Author, Member, join, seed_bytes, talk
 
 ONE, TWO, THREE = 1, 2, 3
@@ -477,3 +480,113 @@ def test_an_owner_that_equivocates_changes_nothing_here() -> None:
     member.replica.apply(liar.delta({"ci/other": {}}), 99)
     assert member.replica.owners[author.id].equivocated
     assert member.changes[-1].kind == "flagged"
+
+
+# --- bounds --------------------------------------------------------------------------------------
+
+
+def test_no_more_is_remembered_to_be_asked_for_than_the_link_is_known_to_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tektonmesh.core.dissemination.OWNERS_MAX", 100)
+    member, _ = member_with()
+    member.link(ONE, seed_bytes(1))
+    for part in range(10):
+        tell(member, ONE, *(entry(seed_bytes(part, n)) for n in range(100)))
+    state = member.antientropy._links[ONE]
+    assert len(state.todo) + len(state.asked) <= 200
+    monkeypatch.undo()
+    monkeypatch.setattr(ae, "TODO_MAX", 250)
+    for part in range(10, 20):
+        tell(member, ONE, *(entry(seed_bytes(part, n)) for n in range(100)))
+    assert len(state.todo) == 250
+
+
+# --- evicted owners ------------------------------------------------------------------------------
+
+
+def evict(member: Member, owner: bytes) -> None:
+    member.trust.evict(owner)
+    member.replica.drop(owner)
+    member.antientropy.evicted()
+    member.settle()
+
+
+def test_the_refused_are_named_at_the_start_of_a_link_and_on_every_eviction() -> None:
+    member, (one, two) = member_with(2)
+    member.link(ONE, seed_bytes(1))
+    assert not sent(member, ONE, Refuses)
+    evict(member, one.id)
+    assert sent(member, ONE, Refuses) == [Refuses((one.id,))]
+    evict(member, two.id)
+    both = Refuses(tuple(sorted((one.id, two.id))))
+    assert sent(member, ONE, Refuses) == [both]
+    member.link(TWO, seed_bytes(2))
+    assert isinstance(member.taken(TWO)[0], Refuses)
+
+
+def test_an_evicted_peer_is_not_told_so_on_its_last_link() -> None:
+    member, (one,) = member_with(1)
+    member.link(ONE, one.id)
+    evict(member, one.id)
+    assert not sent(member, ONE, Refuses)
+
+
+def test_two_stacks_agree_though_one_evicted_an_owner_that_the_other_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for most in (256, 0):
+        monkeypatch.setattr(ae, "VECTOR_MAX", most)
+        one, (gone, kept) = member_with(2, "a")
+        two, _ = member_with(2, "b")
+        evict(one, gone.id)
+        link = join(one, ONE, two, TWO)
+        talk(link)
+        for here, at, there, to in (link, (two, TWO, one, ONE)):
+            there.antientropy.on_fingerprint(to, here.antientropy.fingerprint_for_ping(at))
+        assert one.antientropy.converged() == two.antientropy.converged() == (True, [])
+        assert one.replica.fingerprint() != two.replica.fingerprint()
+        assert two.replica.has(gone.id) and one.replica.has(kept.id)
+
+
+def test_news_of_an_owner_are_not_sent_to_a_peer_that_refuses_it() -> None:
+    member, (one, two) = member_with(2)
+    member.link(ONE, seed_bytes(1))
+    tell(member, ONE, entry(one.id, 9))
+    member.receive(ONE, Refuses((one.id,)))
+    member.taken(ONE)
+    for author in (one, two):
+        member.replica.apply(author.delta({"ci/x": {}}), 99)
+    member.settle()
+    (delta,) = sent(member, ONE, Delta)
+    assert member.replica.read_head(delta.head).stack_id == two.id
+    tell(member, ONE, entry(one.id, 9), reply=True)
+    assert not wanted(member, ONE)
+    member.wait(200)
+    assert one.id not in wanted(member, ONE)
+
+
+def test_a_list_of_refused_owners_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    member, authors = member_with(3)
+    member.link(ONE, seed_bytes(1))
+    too_many = Refuses(tuple(seed_bytes(n) for n in range(257)))
+    with pytest.raises(RemoteError):
+        member.receive(ONE, too_many)
+    member.receive(TWO, Refuses((seed_bytes(1),)))
+    monkeypatch.setattr(ae, "REFUSES_MAX", 2)
+    member.taken(ONE)
+    for author in authors:
+        evict(member, author.id)
+    assert [len(refuses.owners) for refuses in sent(member, ONE, Refuses)] == [1, 2, 2]
+
+
+def test_a_mesh_converges_after_an_eviction() -> None:
+    network = Network("a", "b", "c")
+    network.join("a", "b", "c")
+    network.run(15)
+    a, b = network["a"], network["b"]
+    a.do(lambda ticket: ev.EvictPeer(ticket, network["c"].id))
+    network.run(120)
+    assert a.node.antientropy.converged() == (True, [])
+    assert b.node.antientropy.converged() == (True, [])
+    assert not a.notices("not_converged") and b.node.graph.reachable(network["c"].id)

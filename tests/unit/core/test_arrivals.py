@@ -202,3 +202,28 @@ def test_a_cancel_of_an_answered_message_changes_nothing() -> None:
     a.node.forwarding.receive(Kind.REPLY, lambda reply: replies.append(reply) or "")
     deliver(network, a, envelope)
     assert len(replies) == 1
+
+
+def test_a_flood_of_cancels_makes_nobody_elses_message_a_second_delivery() -> None:
+    network = Network("a", "c", "d", dedup_max=50)
+    network.join("a", "c", "d")
+    a, c, d = (network[name] for name in "acd")
+    c.register("echo")
+    network.settle()
+    deliver(network, a, sealed(a, c, request()))
+    c.reply(c.deliveries()[0], b"done")
+    for n in range(200):
+        deliver(network, d, sealed(d, c, {}, Kind.CANCEL, reply_to=n.to_bytes(16), n=n))
+    again = a.node.deliveries.sealer.seal(
+        Kind.REQUEST, c.id, request(), ttl_s=30.0, copy=Copy((1).to_bytes(16), 1)
+    )
+    deliver(network, a, again)
+    assert len(c.deliveries()) == 1
+
+
+def test_a_cancel_of_what_is_not_known_counts_as_a_message_of_its_source() -> None:
+    network, a, b = pair(source_rate_per_s=1.0)
+    for n in range(20):
+        deliver(network, a, sealed(a, b, {}, Kind.CANCEL, reply_to=n.to_bytes(16), n=n))
+    arrivals = b.node.forwarding._handlers[Kind.CANCEL].__self__  # type: ignore[attr-defined]
+    assert 4 <= len(arrivals._answering.dedup) <= 6

@@ -520,3 +520,15 @@ def test_a_row_under_another_name_is_dropped() -> None:
     b = other.add("b", {("ci", b"numa"): row, ("ci", b"twin"): row})
     assert [ci.name for ci in b.node.cis.all()] == ["numa"]
     assert b.notices("ci_row_damaged") == [{"ci": "twin"}]
+
+
+def test_a_name_wins_over_an_id_and_no_name_may_be_anothers_id() -> None:
+    _, member = alone()
+    first = register(member, "numa")
+    assert isinstance(first, fx.Answer)
+    assert code_of(register(member, first.result["id"], trusted=True)) == "conflict"
+    second = register(member, "b" * 32)
+    assert isinstance(second, fx.Answer)
+    member.node.cis._ids["b" * 32] = "numa"
+    found = member.node.cis.get("B" * 32)
+    assert found is not None and found.id == second.result["id"]

@@ -66,3 +66,39 @@ def test_the_answers_of_expired_rows_free_their_room() -> None:
         env.now += 11.0
         dedup.add(key(3 * n + 2), 0.0)
         assert first.body is None and second.body is None
+
+
+class Waiting:
+    """An asker that hears nothing."""
+
+    trace = b""
+
+    def receipt(self) -> None: ...
+
+    def resend(self, offset: int) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+def test_a_source_that_floods_forgets_its_own_messages_only() -> None:
+    dedup = Dedup(make_env(dedup_max=10))
+    others = [(bytes([n]) * 32, bytes(16)) for n in range(1, 4)]
+    rows = [dedup.add(other, 5.0) for other in others]
+    for n in range(100):
+        dedup.add(key(n), 5.0)
+    assert [dedup.get(other) for other in others] == rows
+    assert len(dedup) == 10
+    assert dedup.get(key(99)) is not None and dedup.get(key(0)) is None
+
+
+def test_a_message_in_the_hands_of_a_ci_is_never_forgotten() -> None:
+    dedup = Dedup(make_env(dedup_max=3))
+    rows = []
+    for n in range(5):
+        rows.append(dedup.add(key(n), 5.0))
+        dedup.deliver(rows[-1], Waiting(), n)
+    assert [dedup.get(key(n)) for n in range(5)] == rows
+    dedup.answer(rows[0], Kind.REPLY, {"body": b"x"}, None)
+    dedup.cancel(rows[1])
+    dedup.add(key(5), 5.0)
+    assert [dedup.get(key(n)) is not None for n in range(6)] == [False, False, *[True] * 4]

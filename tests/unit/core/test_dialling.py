@@ -155,7 +155,7 @@ def test_with_seeds_only_nobody_else_is_dialled() -> None:
 
 def test_seeds_and_users_words_are_seeds_that_come_later() -> None:
     rig = seeded(seeds_only=True)
-    assert seen(rig, "x:1", source="seed") == ["x:1"]
+    assert seen(rig, "x:1", source="seed_peer") == ["x:1"]
     assert seen(rig, "y:1", source="user") == ["y:1"]
 
 
@@ -186,7 +186,7 @@ def test_an_address_where_another_stack_lives_is_dropped_for_the_expected_one() 
 
 def test_a_seed_where_another_stack_lives_is_dialled_for_its_own_sake() -> None:
     rig = seeded()
-    rig.dialling.on_seen(PeerSeen(("x:1",), "seed", id_of("b")))
+    rig.dialling.on_seen(PeerSeen(("x:1",), "seed_peer", id_of("b")))
     assert dials(rig.advance(0.3)) == ["x:1"]
     rig.dial_failed("x:1", "wrong_identity", "b")
     (dial,) = [effect for effect in rig.advance(0.0) if isinstance(effect, Dial)]

@@ -2,7 +2,10 @@ import pytest
 
 from tektonmesh.core import envelope as eb
 from tektonmesh.core.envelope import Envelope, Header, Kind
+from tektonmesh.core.messages import Forward
+from tektonmesh.core.types import NodeSettings
 from tektonmesh.errors import RemoteError
+from tektonmesh.wire.codec import KIND, encode_message, size_max
 
 SOURCE, DESTINATION = bytes([1]) * 32, bytes([2]) * 32
 SHORTS = [bytes([n]) * 8 for n in range(10, 20)]
@@ -125,3 +128,11 @@ def test_a_ragged_trace_is_read_as_far_as_it_goes() -> None:
 def test_reports_of_hops_are_read_in_order_and_bounded() -> None:
     body = eb.report(5000, 0.0125) + eb.report(1 << 50, 1e9) + b"rag"
     assert eb.read_reports(body) == [(5000, 12.5), (0xFFFF_FFFF, 0xFFFF_FFFF / 1000.0)]
+
+
+def test_the_sizes_fit_what_a_link_takes_and_a_whole_message_needs() -> None:
+    limit = size_max(KIND[Forward])
+    assert len(encode_message(Forward(1, bytes(eb.SIZE_MAX)))) == limit
+    way = eb.ENTRIES_MAX * (eb.ENTRY_SIZE + eb.REPORT_SIZE + eb.SHORT_ID_SIZE)
+    assert eb.START_SIZE_MAX + way + eb.GROWTH_MAX <= eb.SIZE_MAX
+    assert NodeSettings().body_size_max + 1536 < eb.START_SIZE_MAX

@@ -66,3 +66,13 @@ def test_whatever_else_changes_changes_the_entry() -> None:
         AUTHOR.head(roots={0: bytes(32)}),
     ]
     assert len({entry_of(head) for head in heads}) == len(heads)
+
+
+def test_owners_left_out_do_not_count() -> None:
+    prints = filled(OWNERS)
+    unknown = seed_bytes("never there")
+    rest = filled(OWNERS[3:])
+    assert prints.total((*OWNERS[:3], unknown)) == rest.total()
+    assert prints.prints(OWNERS[:3]) == rest.prints()
+    assert rest.total((unknown,)) == rest.total()
+    assert prints.total() == filled(OWNERS).total()

@@ -7,10 +7,10 @@ import pytest
 from tektonmesh.core import effects as fx
 from tektonmesh.core import envelope as eb
 from tektonmesh.core.envelope import Envelope, Header, Kind
-from tektonmesh.core.lanes import ANSWERS_WAITING_MAX
+from tektonmesh.core.lanes import ANSWERS_WAITING_MAX, Kept, Lane
 from tektonmesh.core.messages import Forward, HopAck, Message, Released, Settled
 from tektonmesh.core.types import short_id
-from tektonmesh.errors import RemoteError
+from tektonmesh.errors import LocalError, RemoteError
 from tests.network import Network
 
 BODY = b"sealed"
@@ -253,6 +253,56 @@ def test_a_budget_beyond_our_own_limits_is_cut_to_them() -> None:
     bench.inject("b", "a", packed(bench, hops=255, tries=255))
     [kept] = bench.network["b"].node.forwarding._lanes[bench.between("b", "c")].kept.values()
     assert kept.tries == 31
+
+
+def test_a_budget_is_cut_again_when_an_envelope_goes_another_way() -> None:
+    bench = Bench("a", "b", "c", "d", "e", hop_limit=5)
+    bench.chain("a", "b", "d")
+    bench.chain("a", "c", "d")
+    bench.chain("e", "a")
+    header = bench.header("e", "d", 1)
+    data = Envelope(header, header.pack(), BODY).pack(255, 32)
+    first, _other = first_way(bench)
+    bench.network.passes = lambda here, there, m: type(m) is not Forward
+    bench.inject("a", "e", data)
+    forwarding = bench.network["a"].node.forwarding
+    sent: list[bytes] = []
+    hand_over = forwarding._hand_over
+
+    def note_and_hand_over(kept: Kept, envelope: bytes, lane: Lane) -> None:
+        sent.append(envelope)
+        hand_over(kept, envelope, lane)
+
+    forwarding._hand_over = note_and_hand_over  # type: ignore[method-assign]
+    bench.network.cut("a", first)
+    assert [eb.read_mutable(packed_again).hops_left for packed_again in sent] == [4]
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("over", [0, 1])
+def test_an_envelope_that_could_outgrow_the_next_link_is_given_back(warm: bool, over: int) -> None:
+    bench = Bench("a", "b", "c")
+    bench.chain("a", "b", "c")
+    if warm:
+        bench.collect_at("c")
+        bench.send("a", "c", 99)
+        bench.network.run(0.1)
+    data = packed(bench)
+    data += bytes(eb.RELAY_SIZE_MAX + over - len(data))
+    said = bench.inject("b", "a", data)
+    assert (Released(1 << 20 | 2, "too_large", ()) in said) == bool(over)
+
+
+def test_an_origin_starts_nothing_that_could_outgrow_a_link_on_its_way() -> None:
+    bench = Bench("a", "b")
+    bench.chain("a", "b")
+    bench.collect_at("b")
+    forwarding, header = bench.network["a"].node.forwarding, bench.header("a", "b", 1)
+    body = bytes(eb.START_SIZE_MAX - eb.TRACE_AT)
+    assert forwarding.send(Envelope(header, header.pack(), body, avoid=bytes(8)))
+    with pytest.raises(LocalError) as caught:
+        forwarding.send(Envelope(header, header.pack(), body + b"!"))
+    assert caught.value.code.name == "too_large"
 
 
 def test_the_same_attempt_is_relayed_once_and_the_next_one_again() -> None:

@@ -5,7 +5,7 @@ import pytest
 from tektonmesh.core import effects as fx
 from tektonmesh.core.ci import Ci
 from tektonmesh.core.handouts import Handouts, Parcel
-from tektonmesh.errors import DeliveryError
+from tektonmesh.errors import DeliveryError, LocalError, MeshError
 from tests.network import spec
 from tests.support import advance, make_env, only
 
@@ -129,3 +129,48 @@ def test_at_the_end_everyone_who_waits_is_told() -> None:
     handouts.fail_all("leaving", "Bye.")
     assert len(env.take()) == 2
     assert [log.heard for log in logs] == [[("failed", "leaving", "Bye.")]] * 2
+
+
+class Choking(Log):
+    """A replier that cannot say what the CI said."""
+
+    def __init__(self, error: MeshError) -> None:
+        super().__init__()
+        self.error = error
+
+    def chunk(self, data: bytes) -> None:
+        raise self.error
+
+    def done(self, body: bytes, content_type: str) -> None:
+        raise self.error
+
+    def failed(self, code: str, detail: str) -> None:
+        if detail == "unsayable":
+            raise self.error
+        super().failed(code, detail)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (LocalError("no"), "ci_failed"),
+        (LocalError("no", code="too_large"), "too_large"),
+        (DeliveryError("no", code="busy"), "busy"),
+    ],
+)
+def test_an_answer_that_cannot_be_sent_ends_its_delivery_alone(error: MeshError, code: str) -> None:
+    env = make_env()
+    handouts, log = Handouts(env), Choking(error)
+    first, second = (handouts.hand_out(make_ci(), parcel(), log) for _ in range(2))
+    env.take()
+    handouts.chunk(first, b"a")
+    assert env.take() == [fx.CancelDelivery(first, code)]
+    handouts.done(second, b"b", "text/plain")
+    assert log.heard == [("failed", code, "no")] * 2
+    assert len(handouts) == 0
+
+
+def test_a_failure_that_cannot_be_said_is_said_otherwise() -> None:
+    handouts, log = Handouts(make_env()), Choking(LocalError("no"))
+    handouts.failed(handouts.hand_out(make_ci(), parcel(), log), "refused", "unsayable")
+    assert log.heard == [("failed", "ci_failed", "The CI's own words cannot be sent on.")]

@@ -14,7 +14,7 @@ from tektonmesh.core.replica import Applied
 from tektonmesh.core.types import ContentVersion, SignedHead, SignedKeyDoc, Status
 from tektonmesh.errors import RemoteError
 from tektonmesh.wire.codec import Codec, pack
-from tests.support import WALL_S, Author, Member, make_keys, sign_keydoc
+from tests.support import WALL_S, Author, Member, join, make_keys, sign_keydoc, talk
 
 NOW_MS = int(WALL_S * 1000)
 LINK = 1
@@ -249,7 +249,10 @@ def test_records_that_do_not_match_the_root_are_refused() -> None:
 def test_after_a_wrong_root_on_a_matching_base_only_a_snapshot_will_do() -> None:
     member, author = holding()
     delta = author.delta({"ci/x": {}})
-    refuse(member, replace(delta, puts=((1, "ci/x", b"other"),)), "root")
+    before = member.shown(author.id)
+    wrong = replace(delta, puts=((1, "ci/x", b"other"),))
+    assert member.replica.apply(wrong, LINK) is Applied.NEED
+    assert member.shown(author.id) == before
     assert member.replica.apply(delta, LINK) is Applied.NEED
     assert member.replica.owners[author.id].base is None
     snapshot = replace(delta, base=None, puts=author.records.puts())
@@ -257,9 +260,23 @@ def test_after_a_wrong_root_on_a_matching_base_only_a_snapshot_will_do() -> None
     assert member.replica.apply(author.delta({"ci/y": {}}), LINK) is Applied.APPLIED
 
 
-def test_a_refresh_with_another_root_is_refused() -> None:
+def test_after_a_refresh_with_another_root_only_a_snapshot_will_do() -> None:
     member, author = holding()
-    refuse(member, author.delta(roots={0: bytes(32)}), "root")
+    assert member.replica.apply(author.delta(roots={0: bytes(32)}), LINK) is Applied.NEED
+    assert member.replica.owners[author.id].base is None
+    refuse(member, author.delta(full=True, roots={0: bytes(32)}), "root")
+
+
+def test_an_equivocator_does_not_make_honest_stacks_strike_each_other() -> None:
+    one, two = Member("a").start(), Member("b").start()
+    liar, twin = Author(50), Author(50)
+    one.replica.apply(liar.delta({"ci/x": {"v": 1}}, full=True), 9)
+    twin.ver = 1  # two heads of two versions, and other records under one content version
+    two.replica.apply(twin.delta({"ci/x": {"v": 2}}, full=True), 9)
+    talk(join(one, 1, two, 2))
+    assert one.shown(liar.id) == two.shown(liar.id)
+    assert one.replica.fingerprint() == two.replica.fingerprint()
+    assert not one.replica.live(liar.id)
 
 
 def test_a_change_to_a_base_that_is_not_held_is_asked_for_and_nobody_is_struck() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tektonmesh.core.effects import Notice, Save
+from tektonmesh.core.head import EPOCH_MAX
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.wire.codec import pack
@@ -71,7 +72,6 @@ def test_a_time_that_cannot_be_has_no_vote(mesh_ms: int) -> None:
     clock.link_up(1, LOW)
     clock.on_peer(1, mesh_ms, 0.0)
     assert clock.now_ms() == WALL_MS
-    assert not clock.heard_peer
 
 
 def test_a_link_that_was_not_announced_has_no_vote() -> None:
@@ -83,11 +83,11 @@ def test_a_link_that_was_not_announced_has_no_vote() -> None:
 
 def test_the_first_word_of_a_link_is_reported_once() -> None:
     _, clock = make_clock()
-    heard: list[bool] = []
-    clock.watch(lambda: heard.append(clock.heard_peer))
+    heard: list[int] = []
+    clock.watch(lambda: heard.append(len(heard)))
     hear(clock, 1, LOW, 0)
     hear(clock, 1, LOW, 5)
-    assert heard == [True]
+    assert heard == [0]
 
 
 def test_after_the_first_head_it_slews_a_tenth_of_a_second_per_second() -> None:
@@ -149,6 +149,7 @@ def test_more_than_a_minute_off_the_vote_is_an_alarm_until_it_is_made_up() -> No
     env, clock = make_clock()
     clock.note_signed(clock.now_ms())
     hear(clock, 1, LOW, 61_000)
+    hear(clock, 2, HIGH, 61_000)
     assert clock.alarm
     hear(clock, 1, LOW, 61_000)
     (notice,) = only(env.take(), Notice)
@@ -167,8 +168,49 @@ def test_a_signed_future_is_an_alarm_too() -> None:
 def test_before_the_first_head_it_steps_and_there_is_no_alarm() -> None:
     _, clock = make_clock()
     hear(clock, 1, LOW, 3_600_000)
+    hear(clock, 2, HIGH, 3_600_040)
     assert not clock.alarm
     assert clock.now_ms() == WALL_MS + 3_600_000
+
+
+@pytest.mark.parametrize("ahead_ms", [60_001, -60_001, 10 * 365 * 86_400_000, 2**48 - 1 - WALL_MS])
+def test_one_peer_alone_moves_nobody_over_a_minute_and_that_is_an_alarm(ahead_ms: int) -> None:
+    _, clock = make_clock()
+    hear(clock, 1, LOW, ahead_ms)
+    assert clock.now_ms() == WALL_MS
+    assert clock.alarm
+    hear(clock, 1, LOW, 60_000)
+    assert clock.now_ms() == WALL_MS + 60_000
+
+
+def test_two_peers_that_do_not_agree_move_nobody_far() -> None:
+    _, clock = make_clock()
+    hear(clock, 1, LOW, 3_600_000)
+    hear(clock, 2, HIGH, 7_200_000)
+    assert clock.now_ms() == WALL_MS
+
+
+def test_two_links_to_one_peer_are_not_two_that_agree() -> None:
+    _, clock = make_clock()
+    hear(clock, 1, LOW, 3_600_000)
+    hear(clock, 2, LOW, 3_600_000)
+    assert clock.now_ms() == WALL_MS
+
+
+def test_a_memory_more_than_a_day_ahead_is_discarded_and_told() -> None:
+    _, kept = make_clock(pack(WALL_MS + 86_400_000))
+    assert kept.now_ms() == WALL_MS + 86_400_000
+    env, clock = make_clock(pack(WALL_MS + 86_401_000))
+    assert clock.now_ms() == WALL_MS
+    (notice,) = only(env.take(), Notice)
+    assert (notice.kind, notice.data) == ("clock_memory_discarded", {"ahead_s": 86_401})
+
+
+def test_mesh_time_never_exceeds_what_a_head_may_say() -> None:
+    env, clock = make_clock()
+    clock.on_wall(2**48 / 1000.0)
+    env.now += 10
+    assert clock.now_ms() == EPOCH_MAX
 
 
 def test_nodes_that_hear_each_other_agree() -> None:

@@ -166,7 +166,8 @@ def test_as_much_of_the_id_is_shown_as_tells_claimants_apart(
     def show(stack_id: StackId) -> str:
         return known.get(stack_id, "z" * 52)
 
-    monkeypatch.setattr("tektonmesh.core.names.show_id", show)
+    for module in ("names", "ids"):
+        monkeypatch.setattr(f"tektonmesh.core.{module}.show_id", show)
     rig = Rig()
     for name in "bcd":
         rig.publish(name, name="west")

@@ -33,9 +33,9 @@ def lying(member: Member, epoch: int, *, instance: bytes = b"other", hlc: int = 
     member.settle()
 
 
-def put_many(member: Member, many: int, value: dict[str, Any]) -> None:
+def put_many(member: Member, many: int, value: dict[str, Any], kind: str = "ci") -> None:
     for n in range(many):
-        member.owner.put(f"ci/n{n}", value)
+        member.owner.put(f"{kind}/n{n}", value)
 
 
 # --- start ---------------------------------------------------------------------------------------
@@ -123,9 +123,9 @@ def test_where_a_peer_is_expected_the_first_publish_waits_a_second_for_it() -> N
 def test_the_first_word_of_a_peer_ends_the_wait_and_sets_the_clock() -> None:
     member = Member("a", seed_peers=("x:1",)).start()
     member.clock.link_up(1, bytes(32))
-    member.clock.on_peer(1, WALL_MS + 90_000, 0.0)
+    member.clock.on_peer(1, WALL_MS + 50_000, 0.0)
     member.settle()
-    assert own(member).head.hlc == WALL_MS + 90_000
+    assert own(member).head.hlc == WALL_MS + 50_000
     member.clock.link_up(2, seed_bytes("other"))
     member.clock.on_peer(2, WALL_MS, 0.0)
     assert count(member) == 1
@@ -217,11 +217,12 @@ def test_a_record_over_its_quota_is_refused_and_nothing_changes() -> None:
 
 def test_more_records_than_an_owner_may_have_are_refused() -> None:
     member = Member("a").start()
-    put_many(member, 4095, {})
-    with pytest.raises(LocalError, match="room"):
-        member.owner.put("ci/more", {})
-    member.owner.put("ci/n0", {"v": 2})
-    member.owner.delete("ci/n1")
+    put_many(member, 4095, {}, "addr")
+    for key in ("ci/more", "addr/more"):
+        with pytest.raises(LocalError, match="room"):
+            member.owner.put(key, {})
+    member.owner.put("addr/n0", {"v": 2})
+    member.owner.delete("addr/n1")
     member.owner.put("ci/more", {})
     member.wait(1)
     assert own(member).value("ci/more") == {}
@@ -231,8 +232,40 @@ def test_more_bytes_than_an_owner_may_have_are_refused() -> None:
     member = Member("a").start()
     with pytest.raises(LocalError, match="room"):
         put_many(member, 600, {"d": "x" * 2000})
+    with pytest.raises(LocalError, match="room"):
+        put_many(member, 40, {"d": "x" * 2000}, "addr")
     member.wait(1)
     assert 500 * 2000 < own(member).record_set.size <= 2**20
+
+
+def test_cis_leave_room_for_the_records_about_the_stack_itself() -> None:
+    member = Member("a").start()
+    with pytest.raises(LocalError) as caught:
+        put_many(member, 4000, {})
+    assert caught.value.code.name == "busy"
+    member.owner.delete("ci/n0")
+    member.owner.put("ci/again", {})
+    put_many(member, 255, {"peer": bytes(32)}, "link")
+    member.wait(1)
+    assert len(own(member).records) == 4096
+
+
+def test_a_ci_may_shrink_while_no_other_has_room() -> None:
+    member = Member("a").start()
+    with pytest.raises(LocalError, match="room"):
+        put_many(member, 600, {"d": "x" * 2000})
+    member.owner.put("ci/n0", {"d": "x"})
+    member.owner.put("ci/other", {"d": "x" * 1900})
+    with pytest.raises(LocalError, match="room"):
+        member.owner.put("ci/n0", {"d": "x" * 2000})
+
+
+def test_no_epoch_is_left_after_the_last_one() -> None:
+    member = Member("a", saved={("meta", b"epoch"): pack(EPOCH_MAX - 1)}).start()
+    assert own(member).version.epoch == EPOCH_MAX
+    member.owner.outbid(Version(0, 5, 1))
+    member.settle()
+    assert member.notices("epoch_exhausted") == [{"epoch": 5}]
 
 
 # --- refresh -------------------------------------------------------------------------------------

@@ -1,8 +1,11 @@
 """Answers that are posted until they are settled; between real nodes."""
 
+import pytest
+
 from tektonmesh.core import posts
 from tektonmesh.core.envelope import Kind, parse
 from tektonmesh.core.messages import Forward, Message
+from tektonmesh.errors import LocalError
 from tests.network import Network
 
 
@@ -96,9 +99,9 @@ def test_a_post_to_a_stack_whose_keys_are_not_known_waits() -> None:
 def test_what_waits_is_bounded_in_number_and_bytes() -> None:
     network = pair()
     network.passes = lambda _h, _t, m: not isinstance(m, Forward)
-    for _ in range(40):
-        box = post(network, body=bytes(1 << 20))
-    assert len(box) == posts.BYTES_MAX >> 20
+    for _ in range(260):
+        box = post(network, body=bytes(1 << 17))
+    assert len(box) == posts.BYTES_MAX >> 17
     assert box._bytes == posts.BYTES_MAX
 
 
@@ -112,3 +115,13 @@ def test_a_settlement_after_the_end_changes_nothing() -> None:
     for kept in list(lane.kept.values()):
         kept.done("settled")  # type: ignore[misc]
     assert (len(box), box._bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("detail", ["half of a pair: \ud83d", "too large " * 30_000])
+def test_what_can_never_be_sent_is_not_kept(detail: str) -> None:
+    network = pair()
+    box = network["a"].node.deliveries.posts
+    with pytest.raises(LocalError):
+        box.send(Kind.NACK, network["b"].id, bytes(16), {"detail": detail}, within_s=5.0)
+    box.graph_changed()
+    assert len(box) == 0

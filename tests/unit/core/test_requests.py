@@ -490,3 +490,18 @@ def test_leaving_sends_nothing_that_waited_for_room() -> None:
     a.do(ev.Leave)
     network.run(0.01)
     assert ("a", Kind.REQUEST) not in seen
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "code"),
+    [(bytes(300_000), "text/plain", "too_large"), (b"hi", "\ud800", "bad_request")],
+)
+def test_what_can_never_be_sent_fails_at_once_and_keeps_no_place(
+    body: bytes, content_type: str, code: str
+) -> None:
+    network, a, b = pair(body_size_max=1 << 20)
+    ticket = a.do(lambda t: ev.SendMessage(t, "echo@b", body, content_type, "", 30.0, False, {}))
+    assert a.error(ticket)["code"] == code
+    assert a.node.requests.pending == 0
+    network.run(40.0)
+    assert b.deliveries() == []

@@ -5,6 +5,7 @@ from tektonmesh.core.streams import (
     EARLY_SIZE,
     PIECE_SIZE,
     REPLAY_SIZE,
+    UNSETTLED_MAX,
     StreamIn,
     StreamOut,
 )
@@ -120,3 +121,13 @@ def test_a_lost_end_is_a_gap_only_once_it_is_known() -> None:
     assert not into.has_gap
     into.finish(6, b"")
     assert into.has_gap and not into.complete
+
+
+def test_a_reply_is_crowded_while_more_than_its_share_is_on_its_way() -> None:
+    out = StreamOut(live=True)
+    out.unsettled = UNSETTLED_MAX
+    assert not out.is_crowded
+    out.unsettled += 1
+    assert out.is_crowded
+    out.settled(1, "lost")
+    assert not out.is_crowded

@@ -138,3 +138,14 @@ def test_a_path_longer_than_its_reports_is_shown_with_what_is_known() -> None:
     a.effects.extend(a.node.env.take())
     [row] = a.result(ticket)["hops"]
     assert row == {"hop": 1, "stack": "b", "rtt_ms": 0.0, "queue_bytes": 0}
+
+
+def test_a_trace_that_found_no_way_leaves_nothing_behind() -> None:
+    network = chain("a", "b")
+    a = network["a"]
+    network.cut("a", "b")
+    network.run(1.0)
+    ticket = trace(a, "@b", 2.0)
+    network.run(3.0)
+    assert a.error(ticket)["code"] == "unreachable"
+    assert not a.node.requests._tracing._probes

@@ -375,6 +375,37 @@ def test_an_older_key_document_does_not_replace_a_newer_one() -> None:
         trust.accept(doc_with(4, voucher(rotated, id_of(4), claims=B.stack_id)))
 
 
+def test_a_forgotten_stack_makes_room_for_another_of_its_issuer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tr, "PER_ISSUER_MAX", 1)
+    _, trust = open_trust()
+    for n in (3, 4, 5):
+        trust.accept(doc_with(n, voucher(B_KEYS, id_of(n))))
+        trust.release(id_of(n))
+
+
+def test_a_voucher_that_ran_out_makes_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tr, "PER_ISSUER_MAX", 1)
+    env, trust = open_trust()
+    trust.accept(doc_with(3, voucher(B_KEYS, id_of(3), end=NOW_MS + 9000)))
+    trust.accept(doc_with(3, voucher(B_KEYS, id_of(3), end=NOW_MS + 5000)))
+    other = doc_with(4, voucher(B_KEYS, id_of(4), end=NOW_MS + 60_000))
+    env.now += 6
+    with pytest.raises(PolicyError):
+        trust.accept(other)
+    env.now += 4
+    trust.accept(other)
+
+
+def test_the_evicted_are_listed() -> None:
+    _, trust = make_trust()
+    trust.link_up(up(5))
+    for n in (2, 3, 4):
+        trust.evict(id_of(n))
+    assert trust.evicted() == sorted(id_of(n) for n in (2, 3, 4))
+
+
 def test_in_a_mesh_with_a_secret_vouchers_do_not_count() -> None:
     _, trust = make_trust(allowed_ids=(B.stack_id,))
     trust.accept(B.keydoc)

@@ -1,5 +1,6 @@
 """What a node shows of itself, in the shapes of the contract."""
 
+import json
 import random
 from typing import Any
 
@@ -479,3 +480,23 @@ def test_an_ambiguous_stack_is_refused() -> None:
     with pytest.raises(DeliveryError) as caught:
         views.route(shown.node, "west")
     assert caught.value.code.name == "ambiguous"
+
+
+@pytest.mark.parametrize(
+    ("said", "version", "since"),
+    [
+        ({"version": b"\xff", "since": {"x": b"1"}}, "", None),
+        ({"version": 7, "since": True}, "", None),
+        ({"version": "9\x1b[2J.\n1" + "x" * 99, "since": -1}, "9[2J.1" + "x" * 56, None),
+        ({"version": "9.1", "since": 2**60}, "9.1", None),
+        ({"version": "9.1", "since": 1_750_000_000}, "9.1", 1_750_000_000),
+    ],
+)
+def test_what_a_stack_says_of_its_version_and_start_is_shown_only_if_it_can_be(
+    said: dict[str, Any], version: str, since: int | None
+) -> None:
+    shown = Shown()
+    shown.publish("b", **said)
+    row = views.stacks(shown.node)[1]
+    assert (row["version"], row["since"]) == (version, since)
+    json.dumps(views.stacks(shown.node))

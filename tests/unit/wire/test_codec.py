@@ -189,6 +189,7 @@ MESSAGES: list[msg.Message] = [
     msg.Want(((ID, None), (ID[::-1], ContentVersion(0, 1, 2)))),
     msg.Vector((0, 255), (msg.VectorEntry(ID, Version(1, 2, 3), 4, 2, b"h" * 8),), True, False),
     msg.Buckets(b"p" * 4096),
+    msg.Refuses((ID, ID[::-1])),
     msg.Forward(1, b"envelope"),
     msg.HopAck(7),
     msg.Settled((1, 2, 3)),
@@ -250,6 +251,7 @@ MALFORMED: list[tuple[type, Any]] = [
     (msg.Vector, [[], [[ID, 1, 2, 3, 4, 5]], True, False]),
     (msg.Vector, [[], [], 1, False]),
     (msg.Buckets, [b"p" * 4095]),
+    (msg.Refuses, [[ID[:31]]]),
     (msg.Settled, [7]),
     (msg.Released, [1, "code", [b"1234567"]]),
 ]

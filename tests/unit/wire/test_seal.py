@@ -12,12 +12,12 @@ from tektonmesh.core.types import SealKey
 from tektonmesh.errors import LocalError, RemoteError
 from tektonmesh.wire import limits, seal
 from tektonmesh.wire.seal import SEAL_OVERHEAD, Sealer, agree, hkdf_sha256
-from tests.support import make_keys
+from tests.support import make_keys, seal_key_of
 
 ALICE, _ = make_keys(1)
 BOB, _ = make_keys(2)
 EVE, _ = make_keys(3)
-TO_BOB = BOB.seal_key()
+TO_BOB = seal_key_of(BOB)
 
 
 def opened(sealed: bytes, *, aad: bytes = b"aad", sender: bytes = ALICE.box_public) -> bytes:
@@ -135,7 +135,7 @@ def test_a_forgery_takes_no_place_in_the_receivers_cache(monkeypatch: pytest.Mon
 def test_the_caches_keep_what_was_used_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SENDER_KEYS_MAX", 2)
     sender = Sealer(b"s" * 32, random.Random(1).randbytes)
-    targets = [make_keys(n)[0].seal_key() for n in (10, 11, 12)]
+    targets = [seal_key_of(make_keys(n)[0]) for n in (10, 11, 12)]
     made = counting_agreements(monkeypatch)
 
     def agreements(act: Callable[[], object]) -> int:
