@@ -12,8 +12,9 @@ from pathlib import Path
 import click
 
 from tektonmesh.cli.main import group
-from tektonmesh.cli.verbs import GROUPS, SELECTORS, VERBS
+from tektonmesh.cli.verbs import GROUPS, VERBS
 from tektonmesh.config.settings import FILE_NAME, SETTINGS
+from tektonmesh.core.notices import KINDS
 from tektonmesh.errors import CODES
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
@@ -32,9 +33,7 @@ def _commands() -> Iterator[str]:
     yield "(its daemon's socket), `--json` (JSON and nothing else on stdout; the last word `json`"
     yield "does the same where a verb takes no free text), `--help` (or the lone word `help`)."
     yield ""
-    selectors = ", ".join(f"`{selector}...`" for selector in SELECTORS)
-    yield '`tektonmesh numa@west "hello"` is short for `send`; so is a first word that begins with'
-    yield f"{selectors}."
+    yield '`tektonmesh numa@west "hello"` is short for `send`.'
     yield ""
     yield "Exit codes: 0 done; 1 failed; 2 usage; 3 no daemon answers; 4 no such stack, CI or"
     yield "thing; 5 not reachable or timed out; 6 refused by policy; 130 interrupted. Every"
@@ -118,10 +117,29 @@ def errors_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def events_page() -> str:
+    """The table of notices."""
+    lines = ["# Events", "", _NOTE, ""]
+    lines.append(
+        "What `tektonmesh watch`, `/api/events` and `subscribe` show. Every notice has `seq`, `at`"
+    )
+    lines.append(
+        "(seconds since 1970) and `kind`; `dropped` says how many were lost before it because the"
+    )
+    lines.append(
+        "reader was too slow. A subscription may name kinds, or the first word of several: `stack`"
+    )
+    lines.append("stands for all that begin with `stack_`.")
+    lines += ["", "| kind | is given when |", "|---|---|"]
+    lines += [f"| `{kind}` | {_cell(meaning)} |" for kind, meaning in KINDS.items()]
+    return "\n".join(lines) + "\n"
+
+
 PAGES = {
     "commands.md": commands_page,
     "settings.md": settings_page,
     "errors.md": errors_page,
+    "events.md": events_page,
 }
 
 

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from tektonmesh.api.dialect import Reply
 from tektonmesh.api.sync import Client, Message, ReplyStream
+from tektonmesh.errors import MeshError
 
-__all__ = ["Client", "Message", "Reply", "ReplyStream"]
+__all__ = ["Client", "MeshError", "Message", "Reply", "ReplyStream"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from scripts.benchmarks.figures import Figure, middle, quantile
 from scripts.benchmarks.fleet import fleet, free_port, processes
-from tests.e2e.stacks import Stack
+from tests.e2e.stacks import Connection
 
 
 def _floor_flood(count: int, rounds: int) -> list[float]:
@@ -40,24 +40,17 @@ def _read(child: subprocess.Popen[str]) -> str:
     return child.stdout.readline()
 
 
-def _watchers(stacks: list[Stack]) -> list:
-    """One subscription a stack to the events that tell of registrations in the replica."""
-    streams = []
-    for stack in stacks:
-        stream = stack.connect()
-        stream.say(id=0, method="subscribe", params={})
-        streams.append(stream)
-    return streams
+def _wait_for(connections: list[Connection], address: str) -> float:
+    """The wall time at which the last of these replicas showed `address`."""
+    for connection in connections:
+        while "result" not in _get(connection, address):
+            continue
+    return time.time()
 
 
-def _seen_at(stream, name: str) -> float:
-    """The wall time at which this stack's replica showed `name`."""
-    while True:
-        line = stream.hear()
-        data = line.get("params", {})
-        if line.get("method") == "event" and name in json.dumps(data):
-            at: float = data["at"]
-            return at
+def _get(connection: Connection, address: str) -> dict[str, Any]:
+    connection.say(id=0, method="get", params={"address": address})
+    return connection.hear()
 
 
 def propagation(*, quick: bool) -> Iterator[Figure]:
@@ -73,13 +66,14 @@ def propagation(*, quick: bool) -> Iterator[Figure]:
                 stacks.append(mesh.private(f"n{number}", *near))
                 stacks[-1].start()
             mesh.wait_all_see(stacks, within_s=60)
-            streams = _watchers(stacks[1:])
+            connections = [stack.connect() for stack in stacks[1:]]
             for number in range(rounds):
                 time.sleep(0.3)  # each change stands alone, as a CI that starts does
                 began = time.time()
                 stacks[0].rpc("register", name=f"p{number}", type="x", persist=True)
-                last = max(_seen_at(stream, f"p{number}") for stream in streams)
-                waits.append((last - began) * 1000)
+                waits.append((_wait_for(connections, f"p{number}@n0") - began) * 1000)
+            for connection in connections:
+                connection.close()
         yield Figure(
             "propagation",
             f"all of {count}, with coalescing",

@@ -104,6 +104,8 @@ class Client:
         self._expected: dict[int, trio.MemorySendChannel[dict[str, Any]]] = {}
         self._messages_in, self._messages = trio.open_memory_channel[dict[str, Any]](math.inf)
         self._notices_in, self._notices = trio.open_memory_channel[dict[str, Any]](math.inf)
+        self._attached: dict[str, dict[str, Any]] = {}
+        self._nursery: trio.Nursery | None = None
         self._running = AsyncExitStack()
 
     async def __aenter__(self) -> Client:
@@ -120,20 +122,41 @@ class Client:
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
-        try:
-            link = self._link = await trio.open_unix_socket(self.socket)
-        except OSError as error:
-            raise dialect.no_daemon(self.socket, error) from None
+        link = await self._connect()
         async with helpers() as nursery:
-            nursery.start_soon(self._read_all, link)
-            nursery.start_soon(self._write_all, link)
+            self._nursery = nursery
+            self._use(link)
             try:
                 yield
             finally:
                 nursery.cancel_scope.cancel()
-                self._disconnected()
-                with trio.CancelScope(shield=True):
-                    await self._flush(link)
+                self._nursery = None
+
+    async def _connect(self) -> trio.SocketStream:
+        try:
+            return await trio.open_unix_socket(self.socket)
+        except OSError as error:
+            raise dialect.no_daemon(self.socket, error) from None
+
+    def _use(self, link: trio.SocketStream) -> None:
+        """Speak over this connection until it ends."""
+        if self._nursery is None:
+            raise dialect.lost()
+        self._link = link
+        self._unsent, self._unsent_size, self._to_write = [], 0, trio.Event()
+        self._messages_in, self._messages = trio.open_memory_channel[dict[str, Any]](math.inf)
+        self._notices_in, self._notices = trio.open_memory_channel[dict[str, Any]](math.inf)
+        self._nursery.start_soon(self._run_link, link)
+
+    async def _run_link(self, link: trio.SocketStream) -> None:
+        try:
+            async with helpers() as nursery:
+                nursery.start_soon(self._write_all, link)
+                await self._read_all(link)
+        finally:
+            self._disconnected()
+            with trio.CancelScope(shield=True):
+                await self._flush(link)
 
     # --- verbs -----------------------------------------------------------------------------------
 
@@ -184,11 +207,17 @@ class Client:
         Options: type, endpoint, format, headers, specialties, capabilities, share, description,
         persist, lease_s, stream, metadata, token, attach.
         """
-        return dict(await self.call("register", **dialect.register_params(name, options)))
+        params = dialect.register_params(name, options)
+        result = dict(await self.call("register", **params))
+        if dialect.attaches(params):
+            self._attached[name.lower()] = params | {"token": result["token"]}
+        return result
 
     async def deregister(self, name: str, token: str | None = None) -> dict[str, Any]:
         """The CI leaves every replica."""
-        return dict(await self.call("deregister", name=name, token=token))
+        result = dict(await self.call("deregister", name=name, token=token))
+        self._attached.pop(name.lower(), None)
+        return result
 
     async def heartbeat(self, name: str, token: str | None = None) -> dict[str, Any]:
         """A sign of life; code `unknown_ci` means that it must register again."""
@@ -221,14 +250,39 @@ class Client:
 
     # --- serving ---------------------------------------------------------------------------------
 
-    async def serve(self, handler: Handler, parallel: int = 1) -> None:
+    async def serve(self, handler: Handler, parallel: int = 1, *, reconnect: bool = True) -> None:
         """Answer messages for the CIs registered on this connection, `parallel` at a time, until
-        the connection ends (MeshError `no_daemon`) or this call is cancelled.
+        this call is cancelled: when the daemon restarts they are registered again. Without
+        `reconnect`, or with nothing registered, it lasts until the connection ends (MeshError
+        `no_daemon`).
 
         `handler` is an async function, an async generator (streamed as it yields) or a plain
         function that does not wait. What it raises is a failure reply; when nobody waits any more
         it is cancelled.
         """
+        while True:
+            await self._serve_link(handler, parallel)
+            if not (reconnect and self._attached and self._nursery):
+                raise dialect.lost()
+            await self._come_back()
+
+    async def _come_back(self) -> None:
+        """Connect and register again; returns when the daemon is back."""
+        for pause_s in dialect.pauses():
+            await trio.sleep(pause_s)
+            try:
+                if self._link is None:
+                    self._use(await self._connect())
+                for name, params in list(self._attached.items()):
+                    result = await self.call("register", **params)
+                    self._attached[name] = params | {"token": result["token"]}
+                return
+            except MeshError as error:
+                if self._nursery is None or error.code.name not in dialect.PASSING:
+                    raise
+
+    async def _serve_link(self, handler: Handler, parallel: int) -> None:
+        """Serve until this connection ends. Nothing of it is answered on the next one."""
         at_work: dict[int | str, trio.CancelScope] = {}
         places = trio.Semaphore(parallel)
         async with helpers() as nursery:
@@ -239,7 +293,6 @@ class Client:
                     nursery.start_soon(self._serve_one, handler, request, at_work, places)
                 elif message["params"].get("id") in at_work:
                     at_work[message["params"]["id"]].cancel()
-        raise dialect.lost()
 
     async def _serve_one(
         self,
@@ -347,7 +400,10 @@ class Client:
             if waiting is not None:
                 waiting.send_nowait(message)
         else:
-            waiting = self._expected.pop(message.get("id", 0), None)
+            request_id: Any = message.get("id")
+            if dialect.is_nameless_error(message) and self._expected:
+                request_id = max(self._expected)
+            waiting = self._expected.pop(request_id, None)
             if waiting is not None:
                 waiting.send_nowait(message)
 

@@ -11,15 +11,23 @@ import binascii
 import codecs
 import json
 import os
-from collections.abc import Mapping
+import random
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tektonmesh.errors import CODES, LocalError, MeshError, error_from
 
+RETRY_MIN_S, RETRY_MAX_S = 0.2, 5.0
+"""The pauses of a client that waits for its daemon to come back."""
+PASSING = ("no_daemon", "leaving")
+"""Codes of errors that a restart of the daemon mends."""
 ANSWER_GRACE_S = 5.0
 """How much longer than a message's own time a client waits for the daemon to say so."""
 CONNECTION_LOST = "The daemon closed the connection."
+BODY_SIZE_MAX = 258_048
+"""Bytes in one body, as `core.types.NodeSettings` has it; written here again so that a client
+need not import the core."""
 SEND_OPTIONS = ("timeout", "sender", "token", "content_type", "no_reply", "idempotency_key")
 REGISTER_OPTIONS = (
     *("type", "endpoint", "format", "headers", "specialties", "capabilities", "share"),
@@ -59,6 +67,15 @@ def timed_out(method: str, timeout_s: float) -> MeshError:
     return MeshError(detail, code="timeout", hint="`tektonmesh doctor` looks at it.")
 
 
+def pauses() -> Iterator[float]:
+    """Ever longer pauses in seconds between attempts to come back, spread so that a hundred
+    clients do not return in one instant."""
+    pause_s = RETRY_MIN_S
+    while True:
+        yield pause_s * random.uniform(0.5, 1.0)
+        pause_s = min(pause_s * 2, RETRY_MAX_S)
+
+
 # --- lines ---------------------------------------------------------------------------------------
 
 
@@ -93,6 +110,11 @@ def read_line(line: bytes) -> dict[str, Any]:
     return message
 
 
+def is_nameless_error(message: Mapping[str, Any]) -> bool:
+    """Whether this is the answer to a line that the daemon could not read as a call."""
+    return message.get("error") is not None and message.get("id") is None
+
+
 def result_of(response: Mapping[str, Any]) -> Any:
     """The result of a response. Raises the error it carries, rebuilt as the daemon raised it."""
     error = response.get("error")
@@ -116,11 +138,17 @@ def register_params(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name} | dict(options)
 
 
+def attaches(params: Mapping[str, Any]) -> bool:
+    """Whether a registration makes its connection take the messages."""
+    elsewhere = ("endpoint", "port", "message_endpoint")
+    return params.get("attach") is not False and not any(params.get(key) for key in elsewhere)
+
+
 def send_params(target: str, body: str | bytes, options: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of `send`: text as it is, other bytes as base64. Options: `timeout` (s),
     `sender` (a CI of this connection, or with its `token`), `content_type`, `no_reply`,
-    `idempotency_key`."""
-    shown = {"to": target} | shown_body(body)
+    `idempotency_key`. Raises LocalError (`too_large`) for a body over the limit."""
+    shown = {"to": target} | shown_body(_fitting(body))
     renamed = {"timeout": "timeout_s", "sender": "from"}
     for option, value in options.items():
         if option not in SEND_OPTIONS:
@@ -131,13 +159,31 @@ def send_params(target: str, body: str | bytes, options: Mapping[str, Any]) -> d
 
 
 def shown_body(body: str | bytes, key: str = "body") -> dict[str, Any]:
-    """`{key: text}` or `{key_b64: ...}`, whichever holds exactly these bytes."""
-    if isinstance(body, str):
-        return {key: body}
+    """`{key: text}` or `{key_b64: ...}`, whichever holds exactly these bytes in a short line:
+    JSON writes a control character as six, so what has many of them goes as base64."""
     try:
-        return {key: body.decode()}
+        text = body if isinstance(body, str) else body.decode()
+        data = text.encode()
+    except UnicodeEncodeError:
+        return {key: body}  # Half a character is no text; the line is refused when it is written.
     except UnicodeDecodeError:
-        return {f"{key}_b64": base64.b64encode(body).decode()}
+        return {f"{key}_b64": base64.b64encode(body).decode()}  # type: ignore[arg-type]
+    if len(text) != len(data) or not text.isprintable():
+        written = len(json.dumps(text, ensure_ascii=False).encode())
+        if written > 2 * len(data) + 2:
+            return {f"{key}_b64": base64.b64encode(data).decode()}
+    return {key: text}
+
+
+def _fitting(body: str | bytes) -> str | bytes:
+    size = len(body.encode(errors="replace") if isinstance(body, str) else body)
+    if size > BODY_SIZE_MAX:
+        raise LocalError(
+            f"The body has {size} bytes; at most {BODY_SIZE_MAX} fit.",
+            code="too_large",
+            hint="Send it in parts, or send where it can be fetched.",
+        )
+    return body
 
 
 def bytes_of(shown: Mapping[str, Any], key: str = "body") -> bytes:
@@ -258,8 +304,8 @@ def request_fields(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def answer_line(delivery: int | str, body: str | bytes | None) -> bytes:
-    """The response that ends a served message."""
-    result = shown_body("" if body is None else body)
+    """The response that ends a served message. Raises LocalError for one over the limit."""
+    result = shown_body(_fitting("" if body is None else body))
     return line_of({"jsonrpc": "2.0", "id": delivery, "result": result})
 
 

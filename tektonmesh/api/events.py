@@ -7,16 +7,28 @@ core, how many may wait for a slow watcher in `net.notices`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from tektonmesh.api import validate
+from tektonmesh.core.notices import KINDS
+
+_FAMILIES = tuple(dict.fromkeys(kind.partition("_")[0] for kind in KINDS))
 
 
 def wanted_kinds(value: Any) -> list[str]:
-    """The `kinds` of a subscription: words, or one text with commas; empty for all."""
+    """The `kinds` of a subscription: words, or one text with commas; empty for all. Raises
+    LocalError for a word that stands for no kind there is."""
     if isinstance(value, str):
         value = [part for part in value.split(",") if part.strip()]
-    return validate.words("kinds", value)
+    kinds = validate.words("kinds", value)
+    for word in kinds:
+        if not any(matches(kind, [word]) for kind in KINDS):
+            near = get_close_matches(word, [*KINDS, *_FAMILIES], n=1, cutoff=0.0)
+            raise validate.field_error(
+                "kinds", f"names no kind of notice: '{word}'", f"The nearest is '{near[0]}'."
+            )
+    return kinds
 
 
 def matches(kind: str, kinds: Sequence[str]) -> bool:

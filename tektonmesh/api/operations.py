@@ -96,6 +96,7 @@ class Operations:
             "socket": str(daemon.socket_path),
             "listen": list(daemon.listen),
             "http": daemon.http,
+            "last_problem": daemon.notices.last_problem,
         }
 
     def uptime_s(self) -> float:

@@ -106,11 +106,15 @@ class Client:
         self._lines: deque[bytes] = deque()
         self._last_id = 0
         self._writing = threading.Lock()
+        self._connecting = threading.Lock()
         self._reader: int | None = None
         """The thread that `serve` reads in; others then wait for it to hand them their answers."""
         self._expected: dict[int, SimpleQueue[dict[str, Any] | None]] = {}
         self._messages: deque[dict[str, Any]] = deque()
         self._notices: deque[dict[str, Any]] = deque()
+        self._attached: dict[str, dict[str, Any]] = {}
+        """What was registered to be served here, with its token, to come back with it."""
+        self._closed = False
 
     def __enter__(self) -> Client:
         self._connected()
@@ -126,6 +130,10 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; CIs attached by it leave after their grace."""
+        self._closed = True
+        self._hang_up()
+
+    def _hang_up(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             # Without the shutdown a thread that reads would go on waiting.
@@ -184,11 +192,17 @@ class Client:
         Options: type, endpoint, format, headers, specialties, capabilities, share, description,
         persist, lease_s, stream, metadata, token, attach.
         """
-        return dict(self.call("register", **dialect.register_params(name, options)))
+        params = dialect.register_params(name, options)
+        result = dict(self.call("register", **params))
+        if dialect.attaches(params):
+            self._attached[name.lower()] = params | {"token": result["token"]}
+        return result
 
     def deregister(self, name: str, token: str | None = None) -> dict[str, Any]:
         """The CI leaves every replica."""
-        return dict(self.call("deregister", name=name, token=token))
+        result = dict(self.call("deregister", name=name, token=token))
+        self._attached.pop(name.lower(), None)
+        return result
 
     def heartbeat(self, name: str, token: str | None = None) -> dict[str, Any]:
         """A sign of life; code `unknown_ci` means that it must register again."""
@@ -222,17 +236,60 @@ class Client:
 
     # --- serving ---------------------------------------------------------------------------------
 
-    def serve(self, handler: Handler, parallel: int = 1) -> None:
-        """Answer messages for the CIs registered on this connection, `parallel` at a time, until
-        the connection ends (MeshError `no_daemon`).
+    def serve(
+        self,
+        handler: Handler,
+        parallel: int = 1,
+        *,
+        reconnect: bool = True,
+        on_notice: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        """Answer messages for the CIs registered on this connection, `parallel` at a time, for
+        ever: when the daemon restarts they are registered again. Without `reconnect`, or with
+        nothing registered, it lasts until the connection ends (MeshError `no_daemon`).
 
         What `handler` returns is the reply; an iterator is streamed as it yields; what it raises
-        is a failure reply.
+        is a failure reply. `on_notice` gets what a `subscribe` on this connection brings.
         """
+        self._reader = threading.get_ident()
+        try:
+            while True:
+                try:
+                    self._serve_link(handler, parallel, on_notice)
+                except MeshError as error:
+                    back = reconnect and self._attached and not self._closed
+                    if not back or error.code.name != "no_daemon":
+                        raise
+                self._come_back()
+        finally:
+            self._reader = None
+
+    def _come_back(self) -> None:
+        """Connect and register again; returns when the daemon is back."""
+        for pause_s in dialect.pauses():
+            time.sleep(pause_s)
+            if self._closed:
+                raise dialect.lost()
+            try:
+                self._connected()
+                for name, params in list(self._attached.items()):
+                    result = self.call("register", **params)
+                    self._attached[name] = params | {"token": result["token"]}
+                return
+            except MeshError as error:
+                if self._closed or error.code.name not in dialect.PASSING:
+                    raise
+
+    def _serve_link(
+        self,
+        handler: Handler,
+        parallel: int,
+        on_notice: Callable[[dict[str, Any]], None] | None,
+    ) -> None:
+        """Serve until this connection ends. Nothing of it is answered on the next one."""
         from concurrent.futures import ThreadPoolExecutor
 
         at_work: dict[int | str, Message] = {}
-        self._reader = threading.get_ident()
         pool = ThreadPoolExecutor(parallel, thread_name_prefix="tektonmesh-serve")
         try:
             while True:
@@ -244,10 +301,13 @@ class Client:
                         pool.submit(self._serve_one, handler, message, at_work)
                     elif shown["params"].get("id") in at_work:
                         at_work[shown["params"]["id"]].cancelled.set()
+                while on_notice is not None and self._notices:
+                    on_notice(self._notices.popleft())
                 self._take(self._read(None))
         finally:
-            self._reader = None
-            for message in list(at_work.values()):
+            over = list(at_work.values())
+            at_work.clear()
+            for message in over:
                 message.cancelled.set()
             for waiting in list(self._expected.values()):
                 waiting.put(None)
@@ -261,7 +321,8 @@ class Client:
             line = self._answer(handler, message)
         except Exception as error:
             line = dialect.failure_line(delivery, error)
-        at_work.pop(delivery, None)
+        if at_work.pop(delivery, None) is None:
+            return  # Its connection has ended.
         try:
             self._write(line)
         except (OSError, MeshError):
@@ -297,8 +358,7 @@ class Client:
         try:
             self._write(dialect.request_line(request_id, method, params))
         except OSError:
-            del self._expected[request_id]
-            raise dialect.lost() from None
+            pass  # The daemon may have said why before it hung up; reading tells.
         except BaseException:
             del self._expected[request_id]
             raise
@@ -329,6 +389,8 @@ class Client:
             self._messages.append(message)
         else:
             request_id: Any = message["params"]["id"] if method else message.get("id")
+            if dialect.is_nameless_error(message) and self._expected:
+                request_id = max(self._expected)
             waiting = self._expected.get(request_id)
             if waiting is not None:
                 waiting.put(message)
@@ -340,16 +402,21 @@ class Client:
             pass  # With the connection the daemon forgets the message anyway.
 
     def _connected(self) -> Socket:
-        if self._link is None:
-            link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                link.connect(self.socket)
-            except OSError as error:
-                link.close()
-                raise dialect.no_daemon(self.socket, error) from None
-            self._link, self._buffer = link, b""
-            self._lines.clear()
-        return self._link
+        with self._connecting:
+            return self._link or self._connect()
+
+    def _connect(self) -> Socket:
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            link.connect(self.socket)
+        except OSError as error:
+            link.close()
+            raise dialect.no_daemon(self.socket, error) from None
+        self._link, self._buffer = link, b""
+        self._lines.clear()
+        self._messages.clear()
+        self._closed = False
+        return link
 
     def _write(self, line: bytes) -> None:
         with self._writing:
@@ -373,7 +440,7 @@ class Client:
             except OSError:
                 data = b""  # Another thread closed it, or the daemon did.
             if not data:
-                self.close()
+                self._hang_up()
                 raise dialect.lost()
             *lines, self._buffer = (self._buffer + data).split(b"\n")
             self._lines.extend(lines)

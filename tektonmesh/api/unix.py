@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 CONNECTIONS_MAX = 1024
 BACKLOG = 128
 PATH_MAX = 100
-"""Bytes; Linux allows 107 in `sun_path` and macOS 103 (contract section 2)."""
+"""Bytes; Linux allows 107 in `sun_path` and macOS 103."""
 _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PAUSE_S = 0.1
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tektonmesh.config.home import lan_homes, resolve_home, socket_path
+from tektonmesh.config.home import is_test_home, lan_homes, resolve_home, socket_path
 from tektonmesh.errors import MeshError
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class Where:
         """The failure when nobody answers, with what this person should try."""
         hint = "Start one with `tektonmesh run`."
         if self.home is not None:
-            hint = f"Start one with `tektonmesh run --home {self.home}`."
+            lan = "--lan " if is_test_home(self.resolved_home()) else ""
+            hint = f"Start one with `tektonmesh run {lan}--home {self.home}`."
         elif self.socket is not None:
             hint = "Check the path, or leave out --socket."
         else:

@@ -20,6 +20,7 @@ from typing import Any
 
 from tektonmesh import __version__
 from tektonmesh.cli.common import Where
+from tektonmesh.config.home import is_test_home
 from tektonmesh.errors import MeshError
 
 DISK_LOW_BYTES = 200 << 20
@@ -245,7 +246,7 @@ def check_mesh(patient: Patient) -> Iterator[Finding]:
         else:
             advice = "Wait some seconds and look again."
             yield Finding("registry", "warn", "differs from a neighbour's", advice)
-    if (patient.home / "profile").exists() and _is_lan(patient.home):
+    if is_test_home(patient.home):
         detail = "this is a test stack: the whole local network may join it"
         yield Finding("profile", "warn", detail, "Fine for tests; use `run` without --lan else.")
     with patient.where.client() as client:
@@ -253,10 +254,6 @@ def check_mesh(patient: Patient) -> Iterator[Finding]:
     for peer in pending[:5]:
         detail = f"{peer.get('name') or 'a stack'} waits for approval"
         yield Finding("peers", "warn", detail, f"tektonmesh peers approve {peer['id']}")
-
-
-def _is_lan(home: Path) -> bool:
-    return (home / "profile").read_text(encoding="ascii", errors="replace").strip() == "lan"
 
 
 CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (

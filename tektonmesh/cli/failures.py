@@ -68,7 +68,7 @@ def _mesh_error(error: MeshError, *, as_json: bool) -> int:
 
 
 def error_object(error: MeshError) -> dict[str, Any]:
-    """The failure as `--json` shows it (contract section 8): outcome and retry always stand."""
+    """The failure as `--json` shows it: outcome and retry always stand."""
     return {"outcome": "released", **error.as_dict()}
 
 

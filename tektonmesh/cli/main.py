@@ -18,7 +18,7 @@ import click
 from tektonmesh import __version__
 from tektonmesh.cli.common import Where, where_options
 from tektonmesh.cli.failures import exit_code_of
-from tektonmesh.cli.verbs import GROUPS, SELECTORS, VERBS
+from tektonmesh.cli.verbs import GROUPS, VERBS
 
 
 class MeshGroup(click.Group):
@@ -38,7 +38,7 @@ class MeshGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         word = args[0]
-        if word not in VERBS and ("@" in word or word.startswith(SELECTORS)):
+        if word not in VERBS and "@" in word:
             args = ["send", *args]
         elif word not in VERBS:
             raise click.UsageError(_unknown_verb(word), ctx)

@@ -17,7 +17,7 @@ from tektonmesh.cli.common import Where
 from tektonmesh.cli.failures import say
 from tektonmesh.cli.setup import prepare_home
 from tektonmesh.config import Config, load_config
-from tektonmesh.config.home import lan_homes, prepare_socket_folder
+from tektonmesh.config.home import lan_homes, lan_number, prepare_socket_folder
 from tektonmesh.config.load import default_name
 from tektonmesh.config.names import numbered_name
 from tektonmesh.core.ids import show_id
@@ -28,14 +28,18 @@ if TYPE_CHECKING:
     from tektonmesh.net.daemon import Daemon
 
 LEAVE_WAIT_S = 4.0
-"""A graceful end takes at most 5 s (contract section 3); the rest is for closing."""
+"""A graceful end takes at most 5 s; the rest is for closing."""
 
 
 def run_test_stack(where: Where, overrides: Mapping[str, Any]) -> int:
     """`run --lan`: in the home named, else in the first home of its kind that is free."""
     lan = dict(overrides) | {"lan": True}
     if where.home is not None or os.environ.get("TEKTONMESH_HOME"):
-        return run_in_home(where.resolved_home(), lan)
+        home = where.resolved_home()
+        number = lan_number(home)
+        if number > 1 and not lan.get("name"):
+            lan["name"] = numbered_name(default_name(), number)
+        return run_in_home(home, lan)
     for number, home in lan_homes():
         if home_is_locked(home):
             continue
@@ -54,7 +58,7 @@ def run_in_home(home: Path, overrides: Mapping[str, Any]) -> int:
     """Run until told to stop; the exit code."""
     lan = bool(overrides.get("lan"))
     prepare_home(home, name=overrides.get("name"), mesh=overrides.get("mesh"), lan=lan)
-    config = load_config(home, overrides)
+    config = load_config(home, overrides, announce=say)
     prepare_socket_folder(config.socket, home)
     return trio.run(_run, config)
 
@@ -105,9 +109,12 @@ def _say_ready(config: Config, daemon: Daemon) -> None:
     facts = {
         "name": config.name,
         "id": show_id(daemon.identity.stack_id),
+        "home": shlex.quote(str(config.home)),
         "socket": shlex.quote(str(daemon.socket_path)),
         "listen": ",".join(daemon.listen),
     }
+    if daemon.http:
+        facts["http"] = daemon.http
     print(
         "tektonmesh: ready " + " ".join(f"{key}={value}" for key, value in facts.items()),
         file=sys.stderr,

@@ -32,7 +32,4 @@ VERBS: dict[str, str] = {
     "sim": "Run simulated worlds of the daemon's own core.",
 }
 
-SELECTORS = ("specialty:", "capability:", "ci:", "team:")
-"""How targets other than NAME@STACK begin; such a first word means `send`."""
-
 assert [name for _, names in GROUPS for name in names] == list(VERBS)

@@ -91,6 +91,18 @@ def lan_homes() -> Iterator[tuple[int, Path]]:
         yield number, folder / f"lan-{number}"
 
 
+def lan_number(home: Path) -> int:
+    """The number of one of these homes; 1 for any other."""
+    number = home.name.removeprefix("lan-")
+    ours = home.parent == state_folder() and home.name != number
+    return int(number) if ours and number.isascii() and number.isdigit() else 1
+
+
+def is_test_home(home: Path) -> bool:
+    """Whether this home belongs to a test stack."""
+    return _read_profile(home) == "lan"
+
+
 # --- the socket ----------------------------------------------------------------------------------
 
 

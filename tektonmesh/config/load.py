@@ -8,7 +8,7 @@ plain values.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,11 +66,17 @@ class Config:
         return f"Config(home={str(self.home)!r}, name={self.name!r}, mesh={self.mesh!r})"
 
 
-def load_config(home: Path, overrides: Mapping[str, Any] | None = None) -> Config:
+def load_config(
+    home: Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    announce: Callable[[str], None] | None = None,
+) -> Config:
     """The configuration of the stack in `home`. `overrides` has the keys of the settings file
     (values as in it, tuples for lists; None is not given) and `lan` and `socket`.
 
-    Raises LocalError that names the file and key. Writes nothing but a missing secret file.
+    Raises LocalError that names the file and key. Writes nothing but a missing secret file,
+    which it tells `announce` in a sentence.
     """
     given = _check_overrides(overrides or {})
     settings = read_settings(home)
@@ -80,7 +86,7 @@ def load_config(home: Path, overrides: Mapping[str, Any] | None = None) -> Confi
         chosen[key] = tuple(dict.fromkeys(both))
     environ = tekton_environment()
     lan = bool(chosen.get("lan", False))
-    secret = _secret(home, chosen, lan=lan)
+    secret = _secret(home, chosen, announce, lan=lan)
     own_mesh = bool(secret)
     return Config(
         home=home,
@@ -137,10 +143,16 @@ def _check_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def _secret(home: Path, chosen: Mapping[str, Any], *, lan: bool) -> tuple[str, ...]:
+def _secret(
+    home: Path,
+    chosen: Mapping[str, Any],
+    announce: Callable[[str], None] | None,
+    *,
+    lan: bool,
+) -> tuple[str, ...]:
     named = chosen.get("secret_file")
     if named:
-        return read_or_create_secret(home / Path(named).expanduser())
+        return read_or_create_secret(home / Path(named).expanduser(), announce)
     return (LAN_TEST_SECRET,) if lan else ()
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from tektonmesh.errors import LocalError
 
+Lines = tuple[str, ...]
 LINE_SIZE_MIN = 32
 LINES_MAX = 2
 _FILE_SIZE_MAX = 4096
@@ -22,15 +24,19 @@ LAN_TEST_SECRET = "tektonmesh test stacks: everybody knows this secret"
 loopback, private and link-local addresses only."""
 
 
-def read_or_create_secret(path: Path) -> tuple[str, ...]:
-    """The lines of the mesh secret, newest first; a missing file is made with a random line.
+def read_or_create_secret(path: Path, announce: Callable[[str], None] | None = None) -> Lines:
+    """The lines of the mesh secret, newest first; a missing file is made with a random line, and
+    `announce` is told so in a sentence.
 
-    Raises LocalError when others can read the file or a line is too short.
+    Raises LocalError when others can read the file, a line is too short, or its folder is missing.
     """
     try:
         return _read(path)
     except FileNotFoundError:
-        return (_create(path),)
+        secret = _create(path)
+        if announce is not None:
+            announce(f"Made a new mesh secret in {path}; copy it to your other stacks.")
+        return (secret,)
     except OSError as error:
         raise LocalError(
             f"The secret file {path} cannot be read: {error.strerror}.",
@@ -78,7 +84,6 @@ def _create(path: Path) -> str:
     secret = secrets.token_urlsafe(32)
     aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(aside, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write(secret + "\n")

@@ -21,7 +21,7 @@ TARGETS_MAX = 65_536
 """Two for each of 16,384 owners and room to spare; seed peers are not counted."""
 
 ANONYMOUS_MAX = 256
-"""As many mDNS services are kept (security.md section 8)."""
+"""As many mDNS services are kept (docs/design/security.md)."""
 
 REMEMBERED_MAX = 64
 """Peers kept for the next start: more than any node links to by its own choice."""

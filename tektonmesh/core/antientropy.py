@@ -8,6 +8,8 @@ made is `core/fingerprints`; how owners are sent, `core/dissemination`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tektonmesh.core.dissemination import Dissemination
 from tektonmesh.core.effects import Send
 from tektonmesh.core.fingerprints import BUCKETS, PRINT_SIZE
@@ -35,6 +37,11 @@ WANT_PATIENCE_S = 10.0
 TRIES_BEFORE_NOTICE = 2
 REPAIR_PAUSE_MAX_S = 300.0
 DOUBLINGS_MAX = 16
+SETTLE_S = 0.5
+"""Our print rides on a ping of its own this long after its last change."""
+UNTOLD_S = 1.5
+"""For so long after a change of ours a peer that agreed before is not called diverged: its print
+comes `SETTLE_S` after its own change."""
 REPAIR_ANYWAY_S = 30.0
 """After so long, repair even if our own print never rests: sustained churn must not starve it."""
 
@@ -51,6 +58,7 @@ class _Link:
         self.todo: dict[StackId, None] = {}
         self.asked: dict[StackId, None] = {}
         self.theirs = b""
+        self.agreed = False
         self.told = b""
         self.told_at = float("-inf")
         self.differed = b""
@@ -70,6 +78,8 @@ class AntiEntropy:
         self.dissemination = dissemination
         self._links: dict[LinkId, _Link] = {}
         self._asking: dict[StackId, LinkId] = {}
+        self._changed_at = env.now
+        self._tellers: list[Callable[[LinkId], None]] = []
         dissemination.watch_answers(self._answered)
 
     def start(self) -> None:
@@ -93,10 +103,27 @@ class AntiEntropy:
         self._ask_all()
 
     def converged(self) -> tuple[bool, list[StackId]]:
-        """Whether every linked peer last said that it holds what we hold now, and who did not."""
+        """Whether every linked peer last said that it holds what we hold now, and who did not.
+        News of the last moment do not count until there was time to compare."""
         links = self._links.values()
-        others = {state.stack_id: None for state in links if state.theirs != self._print(state)}
+        others = {state.stack_id: None for state in links if self._differs(state)}
         return not others, sorted(others)
+
+    def _differs(self, state: _Link) -> bool:
+        early = state.agreed and self.env.now - self._changed_at < UNTOLD_S
+        return not early and state.theirs != self._print(state)
+
+    def watch_prints(self, callback: Callable[[LinkId], None]) -> None:
+        """Call `callback(link)` for every link that our print should go to before its next ping,
+        a moment after the last change."""
+        self._tellers.append(callback)
+
+    def _tell_prints(self) -> None:
+        assert self.env.now >= self._changed_at, "prints are told after they changed"
+        for link, state in list(self._links.items()):
+            if self._print(state) != state.told:
+                for tell in self._tellers:
+                    tell(link)
 
     # --- evicted owners --------------------------------------------------------------------------
 
@@ -152,7 +179,7 @@ class AntiEntropy:
         if state is None or len(theirs) != PRINT_SIZE:
             return
         own = self._print(state)
-        state.theirs = theirs
+        state.theirs, state.agreed = theirs, theirs == own
         if theirs == own:
             self._agreed(state)
             return
@@ -323,7 +350,10 @@ class AntiEntropy:
     # --- leases ----------------------------------------------------------------------------------
 
     def on_change(self, change: Change) -> None:
-        """Watch over the lease of what changed."""
+        """Watch over the lease of what changed; unless it is a refresh, our print has changed."""
+        if change.kind != "refresh":
+            self._changed_at = self.env.now
+            self.env.deadlines.set("prints", self.env.after(SETTLE_S), self._tell_prints)
         if change.kind in ("expired", "forgotten", "left"):
             self.env.deadlines.drop(("half", change.owner))
         elif change.kind != "flagged":

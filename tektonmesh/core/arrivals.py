@@ -23,7 +23,7 @@ from tektonmesh.errors import DeliveryError, LocalError, RemoteError
 
 OFFSET_MAX = 1 << 62
 BURST = 4.0
-"""A source may send this many seconds' worth of its rate at once (security.md section 8)."""
+"""A source may send this many seconds' worth of its rate at once (docs/design/security.md)."""
 
 Allowance = tuple[float, float]
 """How many messages a source may send, as of an instant."""

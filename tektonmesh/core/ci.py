@@ -103,7 +103,7 @@ class Ci:
     @property
     def state(self) -> str:
         """`UP` while it takes messages, as far as this stack can tell; else `OFFLINE`."""
-        if self.attached and self.connection is None:
+        if self.how["kind"] == "none" or (self.attached and self.connection is None):
             return OFFLINE
         return OFFLINE if self.problem else UP
 

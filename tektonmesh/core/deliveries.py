@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tektonmesh.core.answering import Answering
 from tektonmesh.core.arrivals import Arrivals
+from tektonmesh.core.ci import Ci
 from tektonmesh.core.cis import Cis
 from tektonmesh.core.dedup import Dedup
 from tektonmesh.core.envelope import Kind
@@ -54,14 +55,19 @@ class Deliveries:
 
     # --- local callers ---------------------------------------------------------------------------
 
+    def check_here(self, name: str) -> Ci:
+        """The CI of this stack with that name. Raises DeliveryError `not_found`."""
+        ci = self._cis.get(name)
+        if ci is None:
+            raise DeliveryError(f"There is no CI '{name}' on this stack.", code="not_found")
+        return ci
+
     def send_local(self, command: SendMessage, name: str, timeout_s: float) -> None:
         """A message from a caller here to a CI here; no envelope is made.
 
         Raises DeliveryError `not_found`, `ci_offline` or `busy`.
         """
-        ci = self._cis.get(name)
-        if ci is None:
-            raise DeliveryError(f"There is no CI '{name}' on this stack.", code="not_found")
+        ci = self.check_here(name)
         msg_id = self.sealer.new_id()
         question = Question(
             ticket=command.ticket,

@@ -67,6 +67,7 @@ class Graph:
         self._claims: dict[StackId, dict[StackId, Claim]] = {}
         self._no_relay: dict[StackId, None] = {}
         self._seen: dict[StackId, tuple[bool, Status]] = {}
+        self._named: dict[StackId, str] = {}
         self._edges: dict[StackId, dict[StackId, int]] = {}
         self._joined: dict[StackId, dict[StackId, None]] = {}
         self._states: dict[StackId, StackState] = {}
@@ -169,6 +170,9 @@ class Graph:
                 claims = dict(entry for entry in read if entry is not None)
                 claims.pop(owner, None)
                 self._claims[owner] = claims
+            name = about.get("name")
+            if isinstance(name, str):
+                self._named[owner] = name
             if about.get("relay") == "none":
                 self._no_relay[owner] = None
         self._rejoin(owner)
@@ -239,11 +243,11 @@ class Graph:
     ) -> None:
         """Say what changed for a stack. One that only becomes known as unreachable or gone, as
         all do while this node starts, is no news."""
+        shown = self._named.get(owner, "")
+        if owner not in self._replica.owners:
+            self._named.pop(owner, None)
         if after != StackState.UP and before not in _PRESENT:
             return
-        held = self._replica.owners.get(owner)
-        name = "" if held is None else (held.value("stack/self") or {}).get("name", "")
-        shown = name if isinstance(name, str) else ""
         self._env.notice(_STATE_NOTICES[after], stack=shown, id=show_id(owner), name=shown)
 
 

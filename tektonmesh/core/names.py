@@ -16,7 +16,7 @@ from tektonmesh.core.types import ID_SIZE, Saved, StackId
 from tektonmesh.errors import DeliveryError, LocalError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
-"""The grammar of contract.md section 2 for stacks, and for CIs without regard to case. ASCII only:
+"""The grammar for stacks, and for CIs without regard to case. ASCII only:
 letters that look like others do not fit."""
 
 NAMES_PER_STACK = 8

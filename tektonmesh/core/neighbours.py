@@ -115,6 +115,7 @@ class Neighbours:
         self._nonce = 0
         self._health = 0.0
         self._health_at = env.now
+        antientropy.watch_prints(self._ping_now)
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -342,6 +343,13 @@ class Neighbours:
             if neighbour.silent_since is None and not fresh:
                 self._ping(neighbour)
                 self._schedule(neighbour, self._next(neighbour))
+
+    def _ping_now(self, link: LinkId) -> None:
+        """Our print changed: it should not wait for the next ping of this link."""
+        neighbour = self.links.get(link)
+        if neighbour is not None and neighbour.state == UP:
+            self._ping(neighbour)
+            self._schedule(neighbour, self._next(neighbour))
 
     def stalled(self, seconds: float) -> None:
         """This process did not run for `seconds`: what was silent meanwhile is asked anew, and

@@ -27,6 +27,7 @@ from tektonmesh.core.owner import Owner
 from tektonmesh.core.paths import Paths
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.requests import Requests
+from tektonmesh.core.sightings import Sightings
 from tektonmesh.core.trust import Trust, Verdict
 from tektonmesh.core.types import (
     Chance,
@@ -69,6 +70,7 @@ class Node:
         self.graph = Graph(env, self.replica, self.neighbours)
         self.paths = Paths(env, self.graph, self.neighbours)
         self.names = Names(env, self.replica, saved)
+        self.sightings = Sightings(env, self.replica, self.names)
         self.dialling = Dialling(env, self.replica, self.neighbours, self.trust, saved)
         self.cis = Cis(env, self.owner, saved)
         self.forwarding = Forwarding(env, self.replica, self.paths, self.neighbours)
@@ -197,6 +199,7 @@ class Node:
         self.antientropy.link_down(event.link)
         self.dissemination.link_down(event.link)
         self.clock.drop_link(event.link)
+        self.trust.link_down(event.link)
         self.dialling.on_link_down(event)
 
     def _received(self, event: ev.Received) -> None:
@@ -239,6 +242,7 @@ class Node:
         self.antientropy.on_change(change)
         self.graph.on_change(change)
         self.names.on_change(change)
+        self.sightings.on_change(change)
         self.dialling.on_change(change)
         self.requests.on_change(change)
 

@@ -118,6 +118,11 @@ class Requests:
 
         Raises DeliveryError `not_found`, `ambiguous`, `unreachable`, LocalError `bad_request`.
         """
+        stack, ci = self._names.resolve(command.target)
+        if ci and stack == self.env.me:
+            self._deliveries.check_here(ci)
+        elif ci and self._graph.state(stack) not in GONE:
+            self._record_of(stack, ci)
         return self._tracing.start(command)
 
     def leaving(self) -> None:
@@ -164,11 +169,15 @@ class Requests:
         label = self._names.label(stack)
         if self._graph.state(stack) in GONE:
             raise DeliveryError(f"The stack '{label}' has left the mesh.", code="unreachable")
+        if self._record_of(stack, ci).get("state") == "offline":
+            raise DeliveryError(f"'{ci}@{label}' takes no messages at present.", code="ci_offline")
+
+    def _record_of(self, stack: StackId, ci: str) -> dict[str, Any]:
         record = self._replica.owners[stack].value(f"ci/{ci}")
         if record is None:
+            label = self._names.label(stack)
             raise DeliveryError(f"There is no CI '{ci}' on the stack '{label}'.", code="not_found")
-        if record.get("state") == "offline":
-            raise DeliveryError(f"'{ci}@{label}' takes no messages at present.", code="ci_offline")
+        return record
 
     # --- what others tell ------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 
 FLUSH_S = 0.015
-"""Tokens that follow one another this quickly share an envelope (forwarding.md section 6)."""
+"""Tokens that follow one another this quickly share an envelope (docs/design/forwarding.md)."""
 
 PIECE_SIZE = 1024
 """A token stream's envelope is not worth delaying for more than this."""

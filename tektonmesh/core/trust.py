@@ -23,7 +23,7 @@ from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.messages import Vouch
 from tektonmesh.core.types import LinkId, Saved, SignedKeyDoc, StackId
-from tektonmesh.errors import PolicyError, RemoteError
+from tektonmesh.errors import LocalError, PolicyError, RemoteError
 
 PENDING_MAX = 256
 """Refused peers that are remembered; a stranger can fill the list, so the oldest goes."""
@@ -33,7 +33,7 @@ ACCEPTED_MAX = 32_768
 """Key documents held as possible issuers of vouchers: twice the owners of a full replica."""
 VOUCHER_MS = 30 * 86_400_000
 DEPTH_MAX = 3
-"""Vouchers between an accepted stack and one that was admitted by hand (registry.md 1)."""
+"""Vouchers between an accepted stack and one that was admitted by hand (docs/design/registry.md)."""
 PER_ISSUER_MAX = 256
 
 
@@ -74,6 +74,7 @@ class Trust:
         self.env = env
         self.clock = clock
         self._peers: dict[StackId, _Peer] = {}
+        self._linked: dict[LinkId, StackId] = {}
         self._accepted: dict[StackId, tuple[KeyDoc, _Standing]] = {}
         self._vouched: dict[StackId, dict[StackId, int]] = {}
         self._watchers: list[Callable[[], None]] = []
@@ -135,6 +136,7 @@ class Trust:
         if self.refuses(event.stack_id):
             self.env.emit(CloseLink(event.link, "evicted", "This stack was evicted."))
             return
+        self._linked[event.link] = event.stack_id
         peer = self._peers.setdefault(event.stack_id, _Peer("admitted"))
         if peer.state != "admitted" or not peer.reason:
             by_hand = event.stack_id in self.env.settings.allowed_ids
@@ -144,6 +146,12 @@ class Trust:
         self._bound(("admitted",), ADMITTED_MAX)
         if not self.env.settings.mesh_keys:
             self._vouch_for(event)
+
+    def link_down(self, link: LinkId) -> None:
+        """Until now the peer was seen."""
+        peer = self._peers.get(self._linked.pop(link, b""))
+        if peer is not None:
+            peer.last_seen = self.clock.now_ms() // 1000
 
     def _vouch_for(self, event: LinkUp) -> None:
         try:
@@ -172,7 +180,13 @@ class Trust:
     # --- what people decide ----------------------------------------------------------------------
 
     def admit(self, stack_id: StackId) -> dict[str, Any]:
-        """Admit this id from now on. Raises PolicyError if it was evicted: that is for ever."""
+        """Admit this id from now on. Raises PolicyError if it was evicted: that is for ever; and
+        LocalError for our own id."""
+        if stack_id == self.env.me:
+            raise LocalError(
+                "This is the id of this stack itself.",
+                hint="Give the id of the other stack; `tektonmesh peers` lists those that wait.",
+            )
         if self.refuses(stack_id):
             raise PolicyError(
                 "This stack was evicted, and an eviction is permanent.",
@@ -188,7 +202,9 @@ class Trust:
         """Refuse this id for ever. `rotate_secret` says that it knows the mesh secret and could
         come back under another id. Raises PolicyError for our own id."""
         if stack_id == self.env.me:
-            raise PolicyError("A stack cannot evict itself.", hint="`tektonmesh leave` leaves.")
+            raise PolicyError(
+                "A stack cannot evict itself.", hint="Stop its daemon and it leaves the mesh."
+            )
         peer = self._peers.setdefault(stack_id, _Peer("evicted"))
         peer.state, peer.reason, peer.voucher = "evicted", "evicted", b""
         self.release(stack_id)
@@ -200,13 +216,14 @@ class Trust:
 
     def peers(self) -> list[dict[str, Any]]:
         """All peers known here by id: `id`, `name`, `state` (admitted, pending, evicted or
-        refused), `last_seen` (seconds since 1970, 0 for never) and `reason`."""
+        refused), `last_seen` (seconds since 1970, 0 for never, now while linked) and `reason`."""
+        linked, now_s = dict.fromkeys(self._linked.values()), self.clock.now_ms() // 1000
         return [
             {
                 "id": show_id(stack_id),
                 "name": peer.name,
                 "state": peer.state,
-                "last_seen": peer.last_seen,
+                "last_seen": now_s if stack_id in linked else peer.last_seen,
                 "reason": peer.reason,
             }
             for stack_id, peer in sorted(self._peers.items())

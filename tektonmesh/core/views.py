@@ -1,6 +1,6 @@
 """What a node shows of itself to the doors: status, stacks and routes as plain dicts.
 
-Pure reads in the shapes of contract.md section 8; nothing here changes anything. Ages are those of
+Pure reads in the shapes that the doors show; nothing here changes anything. Ages are those of
 the node's last turn. What only a daemon knows (its socket, its HTTP address) is added by the
 doors; CIs are in `views_cis`.
 """

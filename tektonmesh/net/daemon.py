@@ -97,9 +97,19 @@ class Daemon:
         self._endpoints = Endpoints(inject, self._reach, spawn)
         self._health = HealthChecks(inject, self._reach, spawn)
         rounds = self._drive.rounds
-        self._links = Links(self.identity.stack_id, inject, credentials.on_stale_leaf, rounds)
+        problem = self.notices.problem
+        self._links = Links(
+            self.identity.stack_id, inject, credentials.on_stale_leaf, rounds, problem
+        )
         context = credentials.context
-        self._dialler = Dialler(inject, self._links, context, spawn, near_only=near_only)
+        self._dialler = Dialler(
+            inject,
+            self._links,
+            context,
+            spawn,
+            near_only=near_only,
+            seeds=config.seeds,
+        )
         self._listener = Listener(self._links, context, spawn, near_only=near_only)
 
     # --- what it is made of ----------------------------------------------------------------------

@@ -7,7 +7,7 @@ try, and when again, is decided in `core/dialling`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -18,6 +18,7 @@ from tektonmesh.errors import MeshError
 from tektonmesh.net.addresses import is_near, split_address
 from tektonmesh.net.link import Link, LinkContext, LinkRefused, open_link
 from tektonmesh.net.links import Links
+from tektonmesh.net.log import clean
 from tektonmesh.net.seeds import resolve
 
 _LOG = logging.getLogger(__name__)
@@ -44,7 +45,12 @@ class Dialler:
         spawn: Spawn,
         *,
         near_only: bool = False,
+        seeds: Sequence[str] = (),
     ) -> None:
+        """Each of the addresses `seeds` that cannot be dialled is told as a problem, once until
+        that changes."""
+        self._seeds = dict.fromkeys(seeds)
+        self._troubles: dict[str, str] = {}
         self._inject = inject
         self._links = links
         self._context = context
@@ -60,6 +66,7 @@ class Dialler:
         async with self._places:
             link = await self._try(address, expect)
         if link is not None:
+            self._troubles.pop(address, None)
             await self._links.serve(link, address)
 
     async def _try(self, address: str, expect: StackId | None) -> Link | None:
@@ -96,4 +103,16 @@ class Dialler:
 
     def _failed(self, address: str, expect: StackId | None, code: str, detail: str) -> None:
         _LOG.debug("dialling %s failed (%s): %s", address, code, detail)
+        # Refusals were said by `links`; a seed list that is the same everywhere names us as well.
+        if address in self._seeds and code not in ("refused", "self"):
+            self._tell_trouble(address, code, detail)
         self._inject(ev.DialFailed(address, expect, code, detail))
+
+    def _tell_trouble(self, address: str, code: str, detail: str) -> None:
+        """A seed peer is dialled for ever: people need the line once until it changes."""
+        if self._troubles.get(address) == code:
+            return
+        self._troubles[address] = code
+        said = f"seed peer {address} cannot be dialled ({code}): {clean(detail)}"
+        _LOG.warning("%s", said)
+        self._links.on_problem(said)

@@ -1,6 +1,6 @@
 """Who may knock: the limits on connections that have not proved who they are.
 
-Pure bookkeeping over the instants it is given (security.md section 8). Stacks on this machine
+Pure bookkeeping over the instants it is given (docs/design/security.md). Stacks on this machine
 share their addresses, so for these only the total counts; a stranger gets few places and few
 tries. Whether somebody is admitted is decided later, in `core/trust`.
 """

@@ -41,8 +41,11 @@ class Links:
         inject: Callable[[ev.Event], None],
         on_stale_leaf: Callable[[LinkRefused], None],
         rounds: Rounds,
+        on_problem: Callable[[str], None],
     ) -> None:
-        """`on_stale_leaf` hears of peers that have seen a newer certificate of ours."""
+        """`on_stale_leaf` hears of peers that have seen a newer certificate of ours, `on_problem`
+        of refusals in a sentence."""
+        self.on_problem = on_problem
         self._rounds = rounds
         self._me = me
         self._inject = inject
@@ -144,7 +147,10 @@ class Links:
             )
         known = (refusal.address if stack_id is None else stack_id, refusal.by_peer, refusal.code)
         level = logging.WARNING if self._is_news(known) else logging.DEBUG
-        _LOG.log(level, "%s", self._sentence(refusal))
+        said = self._sentence(refusal)
+        _LOG.log(level, "%s", said)
+        if level == logging.WARNING:
+            self.on_problem(said)
 
     def _sentence(self, refusal: LinkRefused) -> str:
         """Who, where, why, and what to do about it."""
@@ -155,7 +161,11 @@ class Links:
         why = clean(refusal.detail).rstrip(".")
         if refusal.by_peer:
             said = f"refused by {who}{identified} {where}: {why}."
-            todo = f"On that stack run `tektonmesh peers approve {show_id(self._me)}`."
+            todo = f"On that stack run `tektonmesh peers approve {show_id(self._me)}`"
+            todo += ", unless this one was evicted there: that is permanent."
+        elif refusal.detail == "evicted":
+            said = f"refused {who}{identified} {where}: {why}."
+            todo = "It was evicted here, and an eviction is permanent."
         else:
             said = f"refused {who}{identified} {where}: {why}."
             todo = f"To admit it run `tektonmesh peers approve {show_id(stack_id or b'')}`."

@@ -10,6 +10,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import trio
@@ -62,6 +63,12 @@ class Notices:
         self._seq = 0
         self._subscribers: dict[int, _Subscriber] = {}
         self._last_subscriber = 0
+        self.last_problem: str | None = None
+
+    def problem(self, detail: str) -> None:
+        """Remember the newest trouble for `status`, with when it was."""
+        at = datetime.fromtimestamp(wall_s(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.last_problem = f"{detail} (at {at})"
 
     def take(self, notice: Notice) -> None:
         """Log, count and pass on one notice. Never waits."""
@@ -108,6 +115,8 @@ class Notices:
 
     def _write(self, notice: Notice) -> None:
         level = log.level_of(notice.kind)
+        if level >= logging.WARNING:
+            self.problem(log.sentence(notice.kind, notice.data))
         if _LOG.isEnabledFor(level):
             extra = {"notice_kind": notice.kind, "notice_values": log.plain(notice.data)}
             _LOG.log(level, "%s", log.sentence(notice.kind, notice.data), extra=extra)

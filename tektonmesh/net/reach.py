@@ -3,7 +3,7 @@
 It decides which URLs may be called: Unix sockets, loopback, and hosts the owner allowed; no
 redirects, no user information, no proxies. A name is resolved, every address is checked, and the
 connection goes to the address that was checked, so that a second answer of the resolver cannot
-lead elsewhere (security.md section 6).
+lead elsewhere (docs/design/security.md).
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ async def test_a_daemon_that_ends_fails_whoever_waits(tmp_path: Path) -> None:
         async with Client(socket_of(doors)) as ci, Client(socket_of(doors)) as user:
             await ci.register("numa")
             async with trio.open_nursery() as waiting:
-                waiting.start_soon(wait_for, ci.serve(never))
+                waiting.start_soon(wait_for, ci.serve(never, reconnect=False))
                 waiting.start_soon(wait_for, user.send("numa", "x"))
                 await until(lambda: doors.daemon.node.deliveries.open == 1)
                 end.set()

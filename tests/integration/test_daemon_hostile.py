@@ -20,6 +20,7 @@ from tektonmesh.net.dial import Dialler
 from tektonmesh.net.gate import WAITING_MAX
 from tektonmesh.net.link import LinkContext
 from tektonmesh.net.links import Links
+from tektonmesh.net.notices import Notices
 from tektonmesh.net.rounds import Rounds
 from tests.integration.daemons import config_of, state_of, until
 
@@ -133,9 +134,36 @@ async def test_what_must_not_be_dialled_fails_before_a_packet_leaves(
         raise AssertionError("a connection was tried")
 
     async with trio.open_nursery() as nursery:
-        links = Links(bytes(32), told.append, lambda _refusal: None, Rounds())
+        links = Links(bytes(32), told.append, lambda _refusal: None, Rounds(), lambda _detail: None)
         dialler = Dialler(told.append, links, no_context, nursery.start_soon, near_only=near_only)
         dialler.dial(fx.Dial(address, None))
     (failed,) = told
     assert isinstance(failed, ev.DialFailed)
     assert (failed.address, failed.code) == (address, code)
+
+
+async def test_a_dead_seed_peer_is_told_once_until_that_changes() -> None:
+    address = "127.0.0.1:0"
+    told: list[ev.Event] = []
+    problems: list[str] = []
+
+    def no_context() -> LinkContext:
+        raise AssertionError("a connection was tried")
+
+    async with trio.open_nursery() as nursery:
+        links = Links(bytes(32), told.append, lambda _refusal: None, Rounds(), problems.append)
+        dialler = Dialler(told.append, links, no_context, nursery.start_soon, seeds=(address,))
+        for place in (address, address, "127.0.0.1:00"):
+            dialler.dial(fx.Dial(place, None))
+    assert len(told) == 3
+    (problem,) = problems
+    assert problem.startswith(f"seed peer {address} cannot be dialled (unreachable)")
+
+
+def test_the_newest_warning_is_kept_as_the_last_problem() -> None:
+    notices = Notices()
+    notices.say("link_up", name="west")
+    assert notices.last_problem is None
+    notices.say("store_failed", detail="full")
+    assert notices.last_problem is not None
+    assert notices.last_problem.startswith("store failed: detail=full (at ")

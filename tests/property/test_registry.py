@@ -1,4 +1,4 @@
-"""Deltas in any order, doubled, lost and repaired give the same store (registry.md, invariants 1,
+"""Deltas in any order, doubled, lost and repaired give the same store (the registry's invariants 1,
 2, 3, 7 and 12)."""
 
 from __future__ import annotations

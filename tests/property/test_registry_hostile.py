@@ -1,5 +1,5 @@
 """Whatever bytes come over a link, the registry machines raise RemoteError or nothing, and show of
-an owner only what it signed (registry.md, invariants 1, 7 and 10)."""
+an owner only what it signed (the registry's invariants 1, 7 and 10)."""
 
 from __future__ import annotations
 

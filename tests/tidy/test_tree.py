@@ -75,3 +75,23 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
 def test_no_file_names_a_package_index() -> None:
     """Where packages come from is the affair of the machine that installs them."""
     assert not lines_with(PACKAGE_INDEX)
+
+
+def test_every_page_that_is_named_exists() -> None:
+    named = re.compile(r"docs/[a-z0-9/-]+\.md")
+    missing = []
+    for path in texts():
+        for page in named.findall(path.read_text(encoding="utf-8", errors="replace")):
+            if not (ROOT / page).is_file():
+                missing.append(f"{path.relative_to(ROOT)} names {page}")
+    assert not missing, "\n".join(missing)
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    link = re.compile(r"\]\(([^)#\s]+)\)")
+    broken = []
+    for path in [path for path in texts() if path.suffix == ".md"]:
+        for target in link.findall(path.read_text(encoding="utf-8")):
+            if "://" not in target and not (path.parent / target).exists():
+                broken.append(f"{path.relative_to(ROOT)} links to {target}")
+    assert not broken, "\n".join(broken)

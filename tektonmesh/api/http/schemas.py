@@ -127,6 +127,7 @@ SCHEMAS: dict[str, Schema] = {
         stacks=_object(up=_WHOLE, unreachable=_WHOLE),
         cis=_object(local=_WHOLE, remote=_WHOLE),
         queues=_ANY,
+        last_problem=_maybe(_text()),
     ),
     "Message": _object(
         "message",

@@ -6,7 +6,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -51,11 +51,24 @@ def command(
     from tektonmesh.cli.attached import run_command
 
     def serve(client: Client) -> None:
-        client.serve(lambda message: run_command(words, message), parallel=parallel)
+        client.call("subscribe", kinds=["ci_deregistered"])
+        client.serve(
+            lambda message: run_command(words, message),
+            parallel=parallel,
+            reconnect=False,
+            on_notice=lambda notice: end_if_removed(name, notice),
+        )
 
     params = description_params(**described) | {"stream": True}
     with _ended_by_signals():
         _Attachment(where, name, params, serve).keep()
+
+
+def end_if_removed(name: str, notice: Mapping[str, Any]) -> None:
+    """Raises MeshError when the CI was removed by somebody else: then nothing more will come."""
+    ours = str(notice.get("ci", "")).lower() == name.lower()
+    if ours and notice.get("kind") == "ci_deregistered":
+        raise MeshError(f"{name} was deregistered by somebody else.", code="ci_failed")
 
 
 class _Attachment:

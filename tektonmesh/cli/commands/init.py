@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from tektonmesh.cli.common import Where, verb
+from tektonmesh.cli.failures import say
 from tektonmesh.cli.render import emit_json
 
 
@@ -23,7 +24,7 @@ def command(where: Where, name: str | None, mesh: str | None) -> None:
 
     home = where.resolved_home()
     new = prepare_home(home, name=name, mesh=mesh)
-    config = load_config(home)
+    config = load_config(home, announce=say)
     identity, _keys = load_or_create(home, config.name, config.mesh, ())
     stack_id = identity.stack_id
     if where.json:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
 import click
 
 from tektonmesh.cli.common import Where, verb
-from tektonmesh.cli.render import emit_json, table
+from tektonmesh.cli.failures import EXIT_FAILED
+from tektonmesh.cli.render import aligned, emit_json, on_terminal, safe_text, table
 
 ACTIONS = ("list", "approve", "evict")
 
@@ -16,20 +18,24 @@ ACTIONS = ("list", "approve", "evict")
 @verb(example="tektonmesh peers approve ID")
 @click.argument("action", type=click.Choice(ACTIONS), default="list")
 @click.argument("stack_id", metavar="ID", required=False)
-def command(where: Where, action: str, stack_id: str | None) -> None:
+@click.option("--yes", is_flag=True, help="Evict without asking.")
+def command(where: Where, action: str, stack_id: str | None, yes: bool) -> int | None:
     """List the stacks that linked or asked to, or approve or evict one of them.
 
     ID is the 52 characters of `tektonmesh status` on that stack, with or without dashes, or the
     name it has in this list. Read the id to one another over a channel you trust before you
-    approve. An eviction is permanent.
+    approve. An eviction is permanent, so at a terminal you are asked first.
     """
     if action == "list":
         if stack_id is not None:
             raise click.UsageError("`peers list` takes no ID.", click.get_current_context())
         _list(where)
-        return
+        return None
     if stack_id is None:
         raise click.UsageError(f"`peers {action}` needs an ID.", click.get_current_context())
+    if action == "evict" and not (yes or _is_sure(stack_id)):
+        click.echo("Nothing was done.", err=True)
+        return EXIT_FAILED
     with where.client() as client:
         result = client.peers(**{action: stack_id})
     if where.json:
@@ -39,6 +45,14 @@ def command(where: Where, action: str, stack_id: str | None) -> None:
         click.echo(f"{result.get('name') or stack_id} is {done}.", err=True)
         if result.get("warning"):
             click.echo(result["warning"], err=True)
+    return None
+
+
+def _is_sure(stack_id: str) -> bool:
+    """Asked of a person only: a script that says `evict` means it."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return True
+    return click.confirm(f"Evict {safe_text(stack_id)} for ever?", err=True)
 
 
 def _list(where: Where) -> None:
@@ -48,8 +62,23 @@ def _list(where: Where) -> None:
         for peer in peers:
             emit_json(peer)
         return
+    if on_terminal() and peers:
+        for line in lines_for_people(peers):
+            print(line)
+        return
     columns = ("name", "state", "last seen", "id", "reason")
     table(columns, (_row(peer) for peer in peers), empty="No other stack was met.")
+
+
+def lines_for_people(peers: list[dict[str, Any]]) -> list[str]:
+    """Each id on a line of its own, so that it can be copied whole from a narrow terminal."""
+    rows = [(*_row(peer)[:3], peer.get("reason")) for peer in peers]
+    shown = [[safe_text(str(cell or "-")) for cell in row] for row in rows]
+    heads = aligned([["name", "state", "last seen", "reason"], *shown])
+    lines = heads[:1]
+    for head, peer in zip(heads[1:], peers, strict=True):
+        lines += [head, f"  {peer['id']}"]
+    return lines
 
 
 def _row(peer: dict[str, Any]) -> tuple[Any, ...]:

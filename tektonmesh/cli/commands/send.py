@@ -27,7 +27,8 @@ def command(
     """Send TEXT (or stdin) to the CI TARGET and print its reply as it comes.
 
     A bare name is a CI of this stack; `numa@west` is one of the stack west. `--json` prints one
-    object with the reply, its path and the time spent at each hop.
+    object with the reply, its path and the time spent at each hop. A message has at most 258,048
+    bytes.
     """
     body = " ".join(text).encode() if text else _read_stdin()
     with where.client() as client:

@@ -45,7 +45,7 @@ def _show_route(where: Where, route: dict[str, Any]) -> None:
     path = " > ".join(route.get("path") or []) or "none"
     print(safe_text(f"path: {path}"))
     candidates = [
-        (hop["stack"], "candidate", milliseconds(hop.get("cost_ms"))) for hop in route["candidates"]
+        (hop["stack"], "candidate", milliseconds(hop.get("cost"))) for hop in route["candidates"]
     ]
     rejected = [(hop["stack"], "rejected", hop.get("why")) for hop in route.get("rejected", [])]
     table(("next hop", "is", "cost or reason"), [*candidates, *rejected], empty="No link is up.")

@@ -3,6 +3,7 @@ every process that was started."""
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import signal
 import sys
@@ -90,16 +91,26 @@ async def _play_one(step: Step, stage: Stage, report: Report) -> bool:
     return True
 
 
+def program_here() -> str:
+    """What to type for `tektonmesh` where it may not be on the path."""
+    if shutil.which("tektonmesh"):
+        return "tektonmesh"
+    if Path(sys.argv[0]).name == "tektonmesh":
+        return shlex.quote(str(Path(sys.argv[0]).absolute()))
+    return f"{shlex.quote(sys.executable)} -m tektonmesh"
+
+
 def _say_how_to_talk(processes: Processes, first: str) -> None:
     """What a person may type now; on stderr, since `--json` keeps stdout for the steps."""
     home = processes.stacks[first].home
     pids = [process.pid for process in processes.attached]
     pids += [stack.process.pid for stack in processes.stacks.values()]
     last = max(processes.stacks)
+    program = program_here()
     for line in (
         "The mesh is left running. Talk to it:",
-        f"  tektonmesh stacks --home {home}",
-        f'  tektonmesh send {ECHO}@{last} "hello" --home {home}',
+        f"  {program} stacks --home {home}",
+        f'  {program} send {ECHO}@{last} "hello" --home {home}',
         "End it:",
         f"  kill {' '.join(str(pid) for pid in pids)}; rm -r {processes.folder}",
     ):

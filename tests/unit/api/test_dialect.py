@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tektonmesh.api import dialect
+from tektonmesh.core.types import NodeSettings
 from tektonmesh.errors import DeliveryError, LocalError, MeshError
 
 
@@ -143,3 +144,24 @@ def test_a_served_message_has_its_fields() -> None:
     request = dialect.Request(**dialect.request_fields(message))
     assert (request.delivery, request.sender, request.body) == (4, "x@a", "hi")
     assert (request.deadline_s, request.attempt) == (1.5, 0)
+
+
+def test_a_body_that_json_would_blow_up_goes_as_base64() -> None:
+    params = dialect.send_params("numa", b"\x00" * 200_000, {})
+    assert dialect.bytes_of(params) == b"\x00" * 200_000
+    assert len(dialect.request_line(1, "send", params)) < 300_000
+
+
+def test_a_body_over_the_limit_is_refused_before_it_is_sent() -> None:
+    assert NodeSettings().body_size_max == dialect.BODY_SIZE_MAX
+    assert dialect.send_params("numa", b"x" * dialect.BODY_SIZE_MAX, {})
+    for refused in (b"x" * (dialect.BODY_SIZE_MAX + 1), "ü" * (dialect.BODY_SIZE_MAX // 2 + 1)):
+        with pytest.raises(LocalError) as failure:
+            dialect.send_params("numa", refused, {})
+        assert (failure.value.code.name, failure.value.code.exit) == ("too_large", 2)
+
+
+def test_only_registrations_without_an_endpoint_are_served_here() -> None:
+    assert dialect.attaches({"name": "a"})
+    assert not dialect.attaches({"name": "a", "attach": False})
+    assert not dialect.attaches({"name": "a", "endpoint": "http://127.0.0.1:1"})

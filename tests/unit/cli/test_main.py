@@ -123,7 +123,6 @@ def test_wrong_arguments_are_one_line_and_exit_2(
         ["watch"],
         ["send", "numa@west", "hello"],
         ["numa@west", "hello"],
-        ["specialty:vision", "hello"],
         ["register", "numa"],
         ["deregister", "numa"],
         ["attach", "numa", "--", "cat"],

@@ -20,8 +20,12 @@ def write(path: Path, text: str, mode: int = 0o600) -> Path:
 
 
 def test_a_missing_file_is_made_private_with_a_good_secret(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "mesh.secret"
-    (secret,) = read_or_create_secret(path)
+    path = tmp_path / "mesh.secret"
+    told: list[str] = []
+    (secret,) = read_or_create_secret(path, told.append)
+    assert len(told) == 1
+    assert str(path) in told[0]
+    assert secret not in told[0]
     assert len(secret) >= LINE_SIZE_MIN
     assert path.stat().st_mode & 0o777 == 0o600
     assert read_or_create_secret(path) == (secret,)
@@ -80,6 +84,9 @@ def test_a_pipe_is_not_an_ordinary_file(tmp_path: Path) -> None:
 
 def test_a_file_in_a_place_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    with pytest.raises(LocalError, match="cannot be made"):
+        read_or_create_secret(tmp_path / "missing" / "s")
+    assert not (tmp_path / "missing").exists()
     with pytest.raises(LocalError, match=r"cannot be (made|read)"):
         read_or_create_secret(tmp_path / "file" / "s")
 

@@ -333,7 +333,30 @@ def test_converged_is_who_last_said_the_same() -> None:
     member.antientropy.on_fingerprint(TWO, member.replica.fingerprint())
     assert member.antientropy.converged() == (True, [])
     member.replica.apply(Author(70).delta({}), 99)
+    assert member.antientropy.converged() == (True, []), "there was no time to compare"
+    member.wait(ae.UNTOLD_S)
     assert member.antientropy.converged() == (False, sorted([seed_bytes(1), seed_bytes(2)]))
+
+
+def test_a_changed_print_is_told_once_soon_after_the_last_change() -> None:
+    member, _ = member_with(1)
+    told: list[int] = []
+    member.antientropy.watch_prints(told.append)
+    member.link(ONE, seed_bytes(1))
+    member.antientropy.fingerprint_for_ping(ONE)
+    member.wait(1)
+    told.clear()
+    member.wait(5)
+    assert told == []
+    for n in range(3):
+        member.replica.apply(Author(70 + n).delta({}), 99)
+        member.wait(ae.SETTLE_S - 0.1)
+    assert told == []
+    member.wait(0.2)
+    assert told == [ONE]
+    member.antientropy.fingerprint_for_ping(ONE)
+    member.wait(5)
+    assert told == [ONE]
 
 
 def hear(member: Member, theirs: bytes = bytes(16)) -> list[Any]:

@@ -274,6 +274,13 @@ def test_a_registration_may_ask_for_another_lease() -> None:
     assert a.node.cis.get("numa") is None
 
 
+def test_a_ci_that_cannot_take_messages_is_offline_from_the_start() -> None:
+    _network, a = alone()
+    register(a, "numa", how={"kind": "none"})
+    held = a.node.cis.get("numa")
+    assert held is not None and held.state == "offline"
+
+
 def test_a_persistent_registration_needs_no_heartbeat() -> None:
     network, a = alone()
     answer = register(a, "numa", how=HTTP, persist=True)

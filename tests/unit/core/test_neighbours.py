@@ -532,6 +532,8 @@ def test_a_suspicion_that_another_publishes_pings_our_own_neighbour() -> None:
     rig.publish("b", {"a": 3, "c": 3})
     rig.publish("c", {"b": 3})
     rig.advance(1.0)
+    assert rig.neighbours.heard(link), "the ping with the changed print was answered"
+    rig.take()
     rig.publish("c", {"b": (3, "suspect")})
     assert len(pings(rig.take(), link)) == 1
 
@@ -541,6 +543,8 @@ def test_a_neighbour_that_suspects_us_is_pinged() -> None:
     link = up(rig)
     rig.publish("b", {"a": 3})
     rig.advance(1.0)
+    assert rig.neighbours.heard(link), "the ping with the changed print was answered"
+    rig.take()
     rig.publish("b", {"a": (3, "suspect")})
     assert len(pings(rig.take(), link)) == 1
 

@@ -16,9 +16,11 @@ def chain(*names: str) -> Network:
     return network
 
 
-@pytest.mark.parametrize("target", ["@e", "echo@e", "nobody@e"])
+@pytest.mark.parametrize("target", ["@e", "echo@e"])
 def test_a_trace_along_a_chain_of_five_lists_its_four_hops(target: str) -> None:
     network = chain("a", "b", "c", "d", "e")
+    network["e"].register("echo")
+    network.run(0.1)
     ticket = trace(network["a"], target)
     network.run(0.1)
     result = network["a"].result(ticket)
@@ -44,7 +46,15 @@ def test_a_hop_with_a_queue_shows_it() -> None:
 
 def test_a_trace_to_this_stack_has_no_hops() -> None:
     network = chain("a", "b")
-    assert network["a"].result(trace(network["a"], "numa")) == {"hops": [], "path": ["a"]}
+    network["a"].register("numa")
+    for target in ("numa", "@a"):
+        assert network["a"].result(trace(network["a"], target)) == {"hops": [], "path": ["a"]}
+
+
+@pytest.mark.parametrize("target", ["nobody@b", "nobody@a", "nobody"])
+def test_a_trace_to_a_ci_that_is_not_there_is_refused(target: str) -> None:
+    network = chain("a", "b")
+    assert network["a"].error(trace(network["a"], target))["code"] == "not_found"
 
 
 def test_a_trace_to_nowhere_fails_at_once() -> None:

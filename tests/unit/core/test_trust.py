@@ -15,7 +15,7 @@ from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.messages import Vouch
 from tektonmesh.core.trust import Trust, Verdict
 from tektonmesh.core.types import Saved, SignedKeyDoc
-from tektonmesh.errors import PolicyError, RemoteError
+from tektonmesh.errors import LocalError, PolicyError, RemoteError
 from tektonmesh.wire.codec import Codec, pack
 from tektonmesh.wire.keys import Keys
 from tests.support import (
@@ -127,6 +127,25 @@ def test_we_do_not_evict_ourselves() -> None:
     env, trust = make_trust()
     with pytest.raises(PolicyError):
         trust.evict(env.me)
+
+
+def test_we_do_not_approve_ourselves() -> None:
+    env, trust = make_trust()
+    with pytest.raises(LocalError, match="itself"):
+        trust.admit(env.me)
+    assert trust.peers() == []
+
+
+def test_a_linked_peer_is_seen_now_and_later_was_seen_when_its_link_ended() -> None:
+    env, trust = make_trust()
+    trust.link_up(up(2, link=7))
+    seen = []
+    for step in ("linked", "down", "gone"):
+        env.now += 100.0
+        if step == "down":
+            trust.link_down(7)
+        seen.append(trust.peers()[0]["last_seen"] - int(WALL_S))
+    assert seen == [100, 200, 200]
 
 
 def test_a_stack_evicted_while_it_shook_hands_is_closed() -> None:

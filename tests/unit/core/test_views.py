@@ -452,7 +452,7 @@ def test_a_route_names_the_next_hops_and_why_others_are_none() -> None:
 
 def test_a_suspect_link_is_rejected_as_such() -> None:
     shown = chain()
-    shown.pass_time(3.6)
+    shown.pass_time(1.6)
     route = views.route(shown.node, "@c")
     assert route["candidates"] == []
     assert route["rejected"] == [{"stack": "b", "why": "Its link is suspect."}]

@@ -1,0 +1,51 @@
+"""Every kind of notice, with a sentence on when it is given.
+
+The one table from which `docs/reference/events.md` is made and by which subscriptions are checked.
+What a notice carries is decided where it is given.
+"""
+
+from __future__ import annotations
+
+KINDS: dict[str, str] = {
+    "ci_deregistered": "A CI of this stack is no longer registered; `reason` says why.",
+    "ci_gone": "A CI of another stack left the replica (`ci` is its "
+    "address; with `count`, so many of `stack`).",
+    "ci_not_published": "The record of a CI of this stack does not fit into what the "
+    "stack publishes.",
+    "ci_offline": "A CI of this stack takes no messages for now.",
+    "ci_registered": "A CI of this stack was registered, or its registration changed.",
+    "ci_row_damaged": "A registration on the disk could not be read and was dropped.",
+    "ci_seen": "A CI of another stack appeared in the replica (`ci` is its "
+    "address; with `count`, so many of `stack`).",
+    "ci_up": "A CI of this stack takes messages again.",
+    "clock_alarm": "The clock of this machine is far from that of the mesh.",
+    "clock_memory_discarded": "The remembered mesh time was too far ahead of the clock and "
+    "was dropped.",
+    "clone_fenced": "Another process runs with the identity of this stack; this one withdrew.",
+    "converged": "A peer whose replica differed for long holds the same as this one again.",
+    "daemon_started": "The daemon is ready.",
+    "envelope_ignored": "A message of a kind unknown here was dropped.",
+    "epoch_exhausted": "This identity has no epochs left and can publish nothing more.",
+    "hop_silent": "A neighbour confirms no messages; other ways are tried.",
+    "link_down": "A link to a neighbour ended.",
+    "link_error": "A neighbour broke the protocol; its link was closed.",
+    "link_not_published": "The record of a link does not fit into what this stack publishes.",
+    "link_recovered": "A suspect link answers again.",
+    "link_suspect": "A neighbour does not answer; others are asked about it.",
+    "link_up": "A link to a neighbour came up.",
+    "message_done": "A message that was sent from here was answered or failed.",
+    "name_taken": "Another stack claims a name that a known stack holds.",
+    "not_converged": "The replica of a peer still differs after several repairs.",
+    "peer_admitted": "A peer was admitted by hand.",
+    "peer_evicted": "A peer was evicted.",
+    "peer_pending": "A peer that nobody admitted asks to be let in.",
+    "peer_refused": "A peer does not admit this stack.",
+    "seal_refused": "A message could not be opened or was not from whom it claimed.",
+    "stack_deregistered": "The lease of a stack ended, or the stack was evicted.",
+    "stack_equivocated": "A stack signed two different states under one version; it is left out.",
+    "stack_left": "A stack left the mesh by itself.",
+    "stack_unreachable": "No path leads to a stack at this moment.",
+    "stack_up": "A stack can be reached.",
+    "store_failed": "The disk does not take writes.",
+    "store_recovered": "The disk takes writes again.",
+}
