@@ -32,7 +32,7 @@ EPOCH_MAX = 2**48 - 1
 """Milliseconds since 1970 fit for 8,900 years."""
 VER_MAX = 2**63 - 1
 LEASE_MAX_S = 900
-"""A longer lease is read as this (docs/design/registry.md): a dead stack is gone in bounded time."""
+"""A longer lease is read as this: a dead stack is gone in bounded time."""
 SCOPES_MAX = 32
 INSTANCE_SIZE_MAX = 32
 MINOR_VERSION = 1

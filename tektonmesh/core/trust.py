@@ -33,7 +33,7 @@ ACCEPTED_MAX = 32_768
 """Key documents held as possible issuers of vouchers: twice the owners of a full replica."""
 VOUCHER_MS = 30 * 86_400_000
 DEPTH_MAX = 3
-"""Vouchers between an accepted stack and one that was admitted by hand (docs/design/registry.md)."""
+"""Vouchers between an accepted stack and one that was admitted by hand."""
 PER_ISSUER_MAX = 256
 
 

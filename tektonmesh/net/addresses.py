@@ -13,7 +13,7 @@ from tektonmesh.errors import LocalError
 
 DEFAULT_PORT = 7700
 ADDRESSES_MAX = 8
-"""How many of its own addresses a stack tells (docs/design/security.md: at most 8 are ever dialled)."""
+"""How many of its own addresses a stack tells; its peers never dial more."""
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
