@@ -166,13 +166,19 @@ def _matching(call: Call, given: Mapping[str, Any]) -> list[Ci]:
     if given.get("component_type"):
         found = [ci for ci in found if ci.spec["type"] == given["component_type"]]
     if given.get("healthy_only") is not None and switch("healthy_only", given["healthy_only"]):
-        found = [ci for ci in found if ci.state == "up"]
+        found = [ci for ci in found if _is_healthy(ci)]
     return found
 
 
 def _may_see(call: Call, ci: Ci) -> bool:
     """Over TCP nobody shows a token, so only what came in here is there."""
     return ci.via == NO_TOKEN_VIA or not call.over_tcp
+
+
+def _is_healthy(ci: Ci) -> bool:
+    """What Hermes means by it: the component is alive. One that registered no endpoint takes no
+    messages, and is gone from here when its heartbeats end."""
+    return ci.state == "up" or ci.how["kind"] == "none"
 
 
 def _shown_metadata(ci: Ci) -> dict[str, Any]:
@@ -187,7 +193,7 @@ def _snake_row(call: Call, ci: Ci) -> dict[str, Any]:
         "version": metadata.get("version", ""),
         "type": ci.spec["type"],
         "port": _port_of(endpoint),
-        "status": "healthy" if ci.state == "up" else "unhealthy",
+        "status": "healthy" if _is_healthy(ci) else "unhealthy",
         "capabilities": ci.spec["capabilities"],
         "endpoint": endpoint,
         "last_heartbeat": _heard(call, ci),
@@ -206,7 +212,7 @@ def _camel_row(call: Call, ci: Ci) -> dict[str, Any]:
         "endpoint": _shown_endpoint(ci),
         "capabilities": ci.spec["capabilities"],
         "metadata": metadata,
-        "healthy": ci.state == "up",
+        "healthy": _is_healthy(ci),
         "lastHeartbeat": _heard(call, ci),
     }
 
