@@ -116,7 +116,6 @@ def idle(*, quick: bool) -> Iterator[Figure]:
             rate,
             "B/s",
             measured,
-            limit=("field", 115.0),
             goal=f"at most {goals[count]} B/s",
         )
         yield Figure("idle", f"CPU at {count}", cpu, "%", measured, goal="at most 0.5 %")

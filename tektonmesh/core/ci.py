@@ -116,7 +116,7 @@ class Ci:
     @property
     def remote(self) -> bool:
         """Whether other stacks may know of it and reach it. "partners" needs grants, which do not
-        exist yet, so for now it is as closed as "private"."""
+        exist yet, so it is as closed as "private"."""
         return self.share == "public"
 
     def record(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class _Liar(Node):
 
     def lie(self, link: LinkId, delta: Delta, head: Head) -> Delta:
         """What is sent instead of `delta`."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract
 
 
 class Alterer(_Liar):

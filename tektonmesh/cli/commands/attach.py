@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from tektonmesh.api import dialect
 from tektonmesh.cli.commands.register import description_options, description_params
 from tektonmesh.cli.common import Where, WordyVerb, verb
 from tektonmesh.cli.failures import say
@@ -19,10 +19,6 @@ from tektonmesh.errors import LocalError, MeshError
 
 if TYPE_CHECKING:
     from tektonmesh.api.sync import Client
-
-_RETRY_MIN_S = 0.2
-_RETRY_MAX_S = 5.0
-_PASSING = ("no_daemon", "leaving")
 
 
 @verb(
@@ -81,7 +77,7 @@ class _Attachment:
         self._name = name
         self._params = params
         self._serve = serve
-        self._pause_s = 0.0
+        self._pauses: Iterator[float] | None = None
 
     def keep(self) -> NoReturn:
         """Serve for ever. Raises MeshError for whatever a daemon's restart does not mend."""
@@ -90,13 +86,12 @@ class _Attachment:
                 with self._where.client() as client:
                     self._once(client)
             except MeshError as error:
-                if "token" not in self._params or error.code.name not in _PASSING:
+                if "token" not in self._params or error.code.name not in dialect.PASSING:
                     raise
-                if not self._pause_s:
+                if self._pauses is None:
                     say(f"{error.detail} Trying until it is back.")
-            self._pause_s = min(max(self._pause_s * 2, _RETRY_MIN_S), _RETRY_MAX_S)
-            # Spread, so that a hundred CIs do not come back to a daemon in one instant.
-            time.sleep(self._pause_s * random.uniform(0.5, 1.0))
+            self._pauses = self._pauses or dialect.pauses()
+            time.sleep(next(self._pauses))
 
     def _once(self, client: Client) -> None:
         """Register and serve until the connection ends; the token is kept for the next time."""
@@ -105,7 +100,7 @@ class _Attachment:
             result = client.register(self._name, **self._params)
             registered = True
             self._params["token"] = result["token"]
-            self._pause_s = 0.0
+            self._pauses = None
             say(f"{result['name']}@{result['stack']} is attached.")
             self._serve(client)
         except (KeyboardInterrupt, SystemExit):
