@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from tektonmesh.api.http.families import FAMILIES, shown_name
 from tektonmesh.cli.main import group
 from tektonmesh.cli.verbs import GROUPS, VERBS
 from tektonmesh.config.settings import FILE_NAME, SETTINGS
@@ -135,11 +136,30 @@ def events_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def metrics_page() -> str:
+    """The table of metrics."""
+    lines = ["# Metrics", "", _NOTE, ""]
+    lines.append(
+        "What `GET /metrics` shows, on the Unix socket and over TCP, in the text format of"
+    )
+    lines.append(
+        "Prometheus. A counter only grows while the daemon runs; a histogram has `_bucket`,"
+    )
+    lines.append("`_sum` and `_count`. The numbers of the registry are also in `tektonmesh status")
+    lines.append("--json` under `registry`.")
+    lines += ["", "| metric | kind | label | is |", "|---|---|---|---|"]
+    for name, family in FAMILIES.items():
+        label = f"`{family.label}`" if family.label else ""
+        lines.append(f"| `{shown_name(name)}` | {family.kind} | {label} | {_cell(family.text)} |")
+    return "\n".join(lines) + "\n"
+
+
 PAGES = {
     "commands.md": commands_page,
     "settings.md": settings_page,
     "errors.md": errors_page,
     "events.md": events_page,
+    "metrics.md": metrics_page,
 }
 
 

@@ -99,6 +99,10 @@ class RemoteError(MeshError):
     default_code = "protocol"
 
 
+class NoveltyError(RemoteError):
+    """Something that a later version may mean well: it is passed over, and nobody is at fault."""
+
+
 class DeliveryError(MeshError):
     """The mesh could not deliver. `outcome` is "released" (certainly not delivered) or
     "indeterminate" (it may have been)."""

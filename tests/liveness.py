@@ -29,6 +29,9 @@ from tektonmesh.core.types import SCOPE_OF_KIND, Saved, StackId, Status
 from tektonmesh.wire.codec import Codec
 from tests.support import WALL_S, advance, make_env, make_keys, number_of
 
+START = 1000.0
+"""The instant at which the clock of `make_env` starts."""
+
 Links = Mapping[str, int | tuple[int, str]]
 
 
@@ -87,7 +90,8 @@ class Stack:
 
 
 class Rig:
-    """The machines of stack `name` up to names and dialling, without forwarding and CIs."""
+    """The machines of stack `name` up to names and dialling, without forwarding and CIs. With a
+    `base` it holds what that rig's replica holds, and its graph and names are layers over those."""
 
     def __init__(
         self,
@@ -96,26 +100,32 @@ class Rig:
         saved: Saved | None = None,
         rng_seed: int = 1,
         own_name: str = "",
+        base: Rig | None = None,
         **settings: Any,
     ) -> None:
         held = saved or {}
         self.env = env = make_env(name, rng_seed, **settings)
         if own_name:
             env.identity = replace(env.identity, name=own_name)
-        self.clock = MeshTime(env, held, WALL_S)
+        if base is not None:
+            env.now = base.env.now
+        self.clock = MeshTime(env, held, WALL_S + env.now - START)
         self.trust = Trust(env, held, self.clock)
         self.replica = Replica(env, self.trust, self.clock, held)
+        for owner, of_base in base.replica.owners.items() if base is not None else ():
+            if owner != env.me:
+                self.replica.owners[owner] = of_base.copy()
         self.owner = Owner(env, self.replica, self.clock, held)
         self.dissemination = Dissemination(env, self.replica)
         self.antientropy = AntiEntropy(env, self.replica, self.dissemination)
         self.neighbours = Neighbours(env, self.owner, self.clock, self.antientropy)
-        self.graph = Graph(env, self.replica, self.neighbours)
+        self.graph = Graph(env, self.replica, self.neighbours, base and base.graph)
         self.paths = Paths(env, self.graph, self.neighbours)
-        self.names = Names(env, self.replica, held)
+        self.names = Names(env, self.replica, held, base and base.names)
         self.dialling = Dialling(env, self.replica, self.neighbours, self.trust, held)
         self.replica.watch(self._changed)
         self.me = env.me
-        self._stacks: dict[str, Stack] = {}
+        self._stacks: dict[str, Stack] = {} if base is None else base._stacks
         self._link = 0
 
     def _changed(self, change: Change) -> None:

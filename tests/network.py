@@ -57,6 +57,8 @@ class Member:
         self.network = network
         self.saved: Saved = dict(saved)
         self.effects: list[fx.Effect] = []
+        self.slept_s = 0.0
+        self.asleep = False
         self.on_deliver: Callable[[fx.Deliver], None] | None = None
         self._ticket = 0
         self.node = Node(
@@ -211,7 +213,9 @@ class Network:
             for (name, link), (far, _) in list(self._ends.items()):
                 if (name, far) == (here, there):
                     del self._ends[(name, link)]
-                    self.handle(self._members[here], ev.LinkDown(link, "reset"))
+                    # What comes for a machine that sleeps is lost here; it asks when it wakes.
+                    if not self._members[here].asleep:
+                        self.handle(self._members[here], ev.LinkDown(link, "reset"))
 
     def kill(self, name: str) -> None:
         """The process is gone: every peer sees its link reset."""
@@ -225,7 +229,11 @@ class Network:
     # --- time ------------------------------------------------------------------------------------
 
     def handle(self, member: Member, event: ev.Event) -> None:
-        self._carry_out(member, member.node.handle(event, self.now))
+        now = self.now - member.slept_s
+        if isinstance(event, ev.Tick):
+            # The difference rounds: the tick must not come a hair before its deadline.
+            now = max(now, min(member.node.deadline, now + 1e-6))
+        self._carry_out(member, member.node.handle(event, max(now, member.node.env.now)))
 
     def run(self, seconds: float) -> None:
         """Let time pass, with everything that happens in it."""
@@ -235,23 +243,40 @@ class Network:
             self._step()
         self.now = end
 
+    def suspend(self, name: str, seconds: float, *, noticed: bool = True) -> None:
+        """A machine sleeps for so long, its monotonic clock too. If it was stopped from outside it
+        has not `noticed`; then only its wall clock, set right afterwards, tells."""
+        member = self._members[name]
+        member.asleep = True
+        self.run(seconds)
+        member.asleep = False
+        member.slept_s += seconds
+        if noticed:
+            self.handle(member, ev.Stalled(seconds, seconds))
+        self.handle(member, ev.WallClock(WALL_S + self.now - START))
+
     def settle(self) -> None:
         """Long enough for news and graphs to be everywhere."""
         self.run(3.0)
 
     def _next(self) -> float:
-        deadlines = [member.node.deadline for member in self._members.values()]
+        deadlines = [self._deadline(member) for member in self._members.values()]
         return min([*deadlines, self._flight[0][0] if self._flight else float("inf")])
+
+    def _deadline(self, member: Member) -> float:
+        """The instant of this network at which a member has something to do."""
+        return float("inf") if member.asleep else member.node.deadline + member.slept_s
 
     def _step(self) -> None:
         if self._flight and self._flight[0][0] <= self.now:
             _, _, name, event = heapq.heappop(self._flight)
             link = event.link if isinstance(event, ev.Received) else None
-            if name in self._members and (link is None or (name, link) in self._ends):
+            awake = name in self._members and not self._members[name].asleep
+            if awake and (link is None or (name, link) in self._ends):
                 self.handle(self._members[name], event)
             return
         for member in list(self._members.values()):
-            if member.node.deadline <= self.now:
+            if self._deadline(member) <= self.now:
                 self.handle(member, ev.Tick())
 
     def _carry_out(self, member: Member, effects: Sequence[fx.Effect]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterable
+from copy import copy
 from typing import Any
 
 from tektonmesh.core.antientropy import AntiEntropy
@@ -14,8 +15,20 @@ from tektonmesh.core.head import Head
 from tektonmesh.core.keydoc import KEYDOC_CONTEXT, KeyDoc, hash_doc, mac_proof
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
-from tektonmesh.core.messages import Buckets, Delta, Refuses, Vector, Vouch, Want
+from tektonmesh.core.messages import (
+    Buckets,
+    Delta,
+    Graft,
+    Ihave,
+    Proof,
+    Prune,
+    Refuses,
+    Vector,
+    Vouch,
+    Want,
+)
 from tektonmesh.core.owner import Owner
+from tektonmesh.core.proofs import Proofs
 from tektonmesh.core.record import RecordSet, kind_of
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.trust import Trust
@@ -136,15 +149,29 @@ class Author:
         self.id = self.identity.stack_id
         self.keydoc = self.identity.keydoc
         self.records = RecordSet()
-        self.epoch, self.ver, self.content_ver = epoch, 0, 0
+        self.key_epoch, self.epoch, self.ver, self.content_ver = 0, epoch, 0, 0
         self.hlc = int(WALL_S * 1000)
+
+    def twin(self) -> Author:
+        """Somebody else with the same keys, who goes on from what was said so far."""
+        return copy(self)
+
+    def rotate(self, key_epoch: int, seed: int) -> Author:
+        """Sign by another operational key from now on; its key document has this key epoch."""
+        other = make_keys(seed)[0]
+        keys = copy(self.keys)
+        keys.op_public, keys._op = other.op_public, other._op
+        proof, self.keys = self.keydoc.proof, keys
+        self.keydoc = sign_keydoc(keys, key_epoch=key_epoch, proof=proof)
+        self.key_epoch = key_epoch
+        return self
 
     def head(self, **changes: Any) -> Head:
         """The head over the records of now, with some fields changed."""
         fields: dict[str, Any] = {
             "mesh_id": MESH_ID,
             "stack_id": self.id,
-            "key_epoch": 0,
+            "key_epoch": self.key_epoch,
             "epoch": self.epoch,
             "ver": self.ver,
             "content_ver": self.content_ver,
@@ -208,12 +235,14 @@ class Member:
         self.owner = Owner(self.env, self.replica, self.clock, saved)
         self.dissemination = Dissemination(self.env, self.replica)
         self.antientropy = AntiEntropy(self.env, self.replica, self.dissemination)
+        self.proofs = Proofs(self.env, self.replica)
         self.changes: list[Change] = []
         self.effects: list[Effect] = []
         self.sent: dict[int, list[Any]] = {}
         self.disk: Saved = dict(saved)
         self.replica.watch(self.dissemination.on_change)
         self.replica.watch(self.antientropy.on_change)
+        self.replica.watch(self.proofs.on_change)
         self.replica.watch(self.changes.append)
 
     @property
@@ -272,11 +301,13 @@ class Member:
         self.clock.link_up(link, peer)
         self.dissemination.link_up(link, peer)
         self.antientropy.link_up(link, peer)
+        self.proofs.link_up(link)
         self.settle()
 
     def unlink(self, link: int) -> None:
         """A link is gone."""
         self.antientropy.link_down(link)
+        self.proofs.link_down(link)
         self.dissemination.link_down(link)
         self.clock.drop_link(link)
         self.settle()
@@ -286,9 +317,13 @@ class Member:
         table = {
             Delta: self.dissemination.on_delta,
             Want: self.dissemination.on_want,
+            Ihave: self.dissemination.on_ihave,
+            Graft: self.dissemination.on_graft,
+            Prune: self.dissemination.on_prune,
             Vector: self.antientropy.on_vector,
             Buckets: self.antientropy.on_buckets,
             Refuses: self.antientropy.on_refuses,
+            Proof: self.proofs.on_proof,
             Vouch: self.trust.on_vouch,
         }
         table[type(message)](link, message)

@@ -1,19 +1,26 @@
-"""`./scripts/bench [NAME...] [--json] [--quick]`: runs the named benchmarks, all by default."""
+"""`./scripts/bench [NAME...] [--peers] [--json | --markdown] [--quick]`: runs the named benchmarks.
+
+Without a name and without `--peers` all run but `peers`, which needs other programs.
+"""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 
-from scripts.benchmarks.figures import load_average, show
+from scripts.benchmarks.figures import MARKDOWN_HEAD, load_average, show
 from scripts.benchmarks.joining import join
 from scripts.benchmarks.messages import pipelined, relay, rr
+from scripts.benchmarks.peers import peers
+from scripts.benchmarks.peers_serf import provided
 from scripts.benchmarks.registry import propagation
 from scripts.benchmarks.resting import idle, start
+from scripts.benchmarks.swarm import swarm
 
 BENCHES: dict[str, Callable] = {
     "start": start,
@@ -23,18 +30,23 @@ BENCHES: dict[str, Callable] = {
     "propagation": propagation,
     "join": join,
     "idle": idle,
+    "swarm": swarm,
+    "peers": peers,
 }
+ALONE = ("idle", "peers")
+"""They count an interface, so as root each runs in a network namespace made for it."""
 
 
 def in_own_namespace(name: str, options: argparse.Namespace) -> bool:
-    """`idle` counts an interface, so as root it runs in a network namespace made for it."""
-    if name != "idle" or os.geteuid() != 0 or not shutil.which("ip") or options.inside:
+    """Run a benchmark that must be alone in a namespace; False if that is not called for."""
+    if name not in ALONE or os.geteuid() != 0 or not shutil.which("ip") or options.inside:
         return False
     netns = f"tmbench{os.getpid()}"
     subprocess.run(["ip", "netns", "add", netns], check=True)
     try:
         subprocess.run(["ip", "-n", netns, "link", "set", "lo", "up"], check=True)
-        flags = [f"--{flag}" for flag in ("json", "quick") if getattr(options, flag)]
+        flags = ["--quick"] if options.quick else []
+        flags += [] if options.form == "text" else [f"--{options.form}"]
         inside = [sys.executable, "-m", "scripts.benchmarks", name, "--inside", *flags]
         subprocess.run(["ip", "netns", "exec", netns, *inside], check=True)
     finally:
@@ -43,23 +55,40 @@ def in_own_namespace(name: str, options: argparse.Namespace) -> bool:
 
 
 def main() -> int:
+    options = read_options()
+    if not options.inside:
+        print(f"load average {load_average()}, {os.cpu_count()} cores", file=sys.stderr)
+        if options.form == "markdown":
+            print(MARKDOWN_HEAD, flush=True)
+    for name in options.names:
+        with provided() if name == "peers" else contextlib.nullcontext("") as missing:
+            if missing:
+                print(f"{name}: skipped: {missing}", file=sys.stderr)
+            elif not in_own_namespace(name, options):
+                for figure in BENCHES[name](quick=options.quick):
+                    show(figure, options.form)
+    return 0
+
+
+def read_options() -> argparse.Namespace:
+    """What the command line asks for, with every name it stands for in `names`."""
     parser = argparse.ArgumentParser(prog="./scripts/bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHES))
-    parser.add_argument("--json", action="store_true", help="one JSON object per figure")
+    parser.add_argument("--peers", action="store_true", help="other systems beside our daemons")
+    forms = parser.add_mutually_exclusive_group()
+    for form, what in (("json", "one JSON object per figure"), ("markdown", "rows of a table")):
+        forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=what)
+    parser.set_defaults(form="text")
     parser.add_argument("--quick", action="store_true", help="that it runs, not how fast")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     unknown = [name for name in options.names if name not in BENCHES]
     if unknown:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHES)}")
-    if not options.inside:
-        print(f"load average {load_average()}, {os.cpu_count()} cores", file=sys.stderr)
-    for name in options.names or BENCHES:
-        if in_own_namespace(name, options):
-            continue
-        for figure in BENCHES[name](quick=options.quick):
-            show([figure], options.json)
-    return 0
+    if options.peers:
+        options.names.append("peers")
+    options.names = options.names or [name for name in BENCHES if name != "peers"]
+    return options
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figure:
-    """`limit` is the floor measured in the same run; `ratio` is value / limit."""
+    """`limit` is the floor, or a peer, measured in the same run; `ratio` is value / limit. With
+    up to 100 samples p99 is the largest."""
 
     bench: str
     name: str
@@ -50,6 +51,21 @@ class Figure:
             shown += f"  {self.limit[0]} {row['limit']['value']:,} (x{row['ratio']})"
         return shown + (f"  goal: {self.goal}" if self.goal else "")
 
+    def cells(self) -> str:
+        """One row of the table that begins with `MARKDOWN_HEAD`."""
+        row = self.as_dict()
+        floor = "" if self.limit is None else f"{self.limit[0]} {row['limit']['value']:,}"
+        ratio = "" if self.limit is None else str(row["ratio"])
+        p99 = "" if self.p99 is None else f"{round(self.p99, 3):,}"
+        value = f"{row['value']:,} {self.unit}"
+        words = [self.bench, self.name, value, p99, f"{self.n:,}", floor, ratio, self.goal]
+        return f"| {' | '.join(words)} |"
+
+
+MARKDOWN_HEAD = """\
+| bench | figure | value | p99 | n | beside | ratio | goal |
+|---|---|---|---|---|---|---|---|"""
+
 
 def quantile(values: list[float], part: float) -> float:
     ordered = sorted(values)
@@ -60,10 +76,12 @@ def middle(values: list[float]) -> float:
     return statistics.median(values)
 
 
-def show(figures: list[Figure], as_json: bool) -> None:
-    for figure in figures:
-        text = json.dumps(figure.as_dict()) if as_json else figure.line()
-        print(text, flush=True)
+def show(figure: Figure, form: str) -> None:
+    """Print one figure as `text`, `json` or a row of `markdown`."""
+    if form == "json":
+        print(json.dumps(figure.as_dict()), flush=True)
+    else:
+        print(figure.cells() if form == "markdown" else figure.line(), flush=True)
 
 
 def load_average() -> str:

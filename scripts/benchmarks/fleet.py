@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.e2e.stacks import Mesh, Stack, a_mesh, wait_until
+from tests.e2e.stacks import Mesh, Stack, a_mesh, free_ports, wait_until
 
 PYTHON = [sys.executable, "-m"]
 
 
 def free_port() -> int:
-    """A port below those that the system gives to outgoing connections, which could take it
-    again before the process that is to listen there has started."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    return free_ports(1)[0]
 
 
 class Processes:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from scripts.benchmarks.figures import Figure, middle
 from scripts.benchmarks.fleet import fleet
+from scripts.benchmarks.taking import cpu_of, on_the_wire, resident_mb
 from tests.e2e.stacks import Stack
 
 BARE = """
@@ -35,18 +34,6 @@ def _bare_start() -> tuple[float, float]:
     child.kill()
     child.wait()
     return took, memory
-
-
-def resident_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError("no VmRSS")
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def start(*, quick: bool) -> Iterator[Figure]:
@@ -86,14 +73,6 @@ def start(*, quick: bool) -> Iterator[Figure]:
     )
 
 
-def _on_the_wire() -> int:
-    for line in Path("/proc/net/dev").read_text().splitlines():
-        name, _, rest = line.partition(":")
-        if name.strip() == "lo":
-            return int(rest.split()[0])
-    raise AssertionError("no loopback interface")
-
-
 def idle(*, quick: bool) -> Iterator[Figure]:
     """Bytes a second and node on the wire (TCP and IP headers too) and CPU, with nothing to do.
 
@@ -106,10 +85,10 @@ def idle(*, quick: bool) -> Iterator[Figure]:
         with fleet() as mesh:
             stacks = _ring(mesh, count)
             time.sleep(settle)
-            bytes_before, cpu_before = _on_the_wire(), sum(cpu_s(s.pid()) for s in stacks)
+            bytes_before, cpu_before = on_the_wire(), cpu_of(stacks)
             time.sleep(measured)
-            rate = (_on_the_wire() - bytes_before) / measured / count
-            cpu = (sum(cpu_s(s.pid()) for s in stacks) - cpu_before) / measured / count * 100
+            rate = (on_the_wire() - bytes_before) / measured / count
+            cpu = (cpu_of(stacks) - cpu_before) / measured / count * 100
         yield Figure(
             "idle",
             f"wire at {count}",

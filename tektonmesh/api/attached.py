@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from tektonmesh.api import validate
+from tektonmesh.api.bodies import body_of
 from tektonmesh.api.dialect import shown_body
 from tektonmesh.api.lines import BACKLOG_MAX, LineSocket
-from tektonmesh.api.operations import body_of
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.errors import MeshError

@@ -103,7 +103,7 @@ def read_line(line: bytes) -> dict[str, Any]:
     """One line of the daemon's. Raises MeshError (`protocol`) for anything else than an object."""
     try:
         message = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         message = None
     if not isinstance(message, dict):
         raise MeshError("What answers on the socket is not a tektonmesh daemon.", code="protocol")
@@ -120,8 +120,10 @@ def result_of(response: Mapping[str, Any]) -> Any:
     error = response.get("error")
     if error is None:
         return response.get("result")
+    if not isinstance(error, dict):
+        raise MeshError("The daemon's answer has an error of no known form.", code="protocol")
     data = error.get("data")
-    if isinstance(data, dict) and data.get("code") in CODES:
+    if isinstance(data, dict) and isinstance(data.get("code"), str) and data["code"] in CODES:
         raise error_from(data | {"detail": str(error.get("message", ""))})
     raise MeshError(str(error.get("message", "The daemon gave no reason.")), code="internal")
 

@@ -6,10 +6,10 @@ they are shown is decided in `api/http/metrics`.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
+from tektonmesh.core.counts import Histogram
 from tektonmesh.errors import MeshError
 
 LATENCY_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -17,37 +17,11 @@ MESSAGES_KEPT = 1000
 """Histories of the newest messages; about 200 bytes each."""
 
 
-class Histogram:
-    """Counts per upper bound; `sum_s` and `count` as Prometheus wants them."""
-
-    def __init__(self, bounds: tuple[float, ...] = LATENCY_BOUNDS_S) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum_s = 0.0
-
-    def add(self, value_s: float) -> None:
-        self.counts[bisect_left(self.bounds, value_s)] += 1
-        self.sum_s += value_s
-
-    @property
-    def count(self) -> int:
-        return sum(self.counts)
-
-    def cumulative(self) -> list[tuple[str, float]]:
-        """`(upper bound, how many at or under it)`, ending with +Inf."""
-        rows: list[tuple[str, float]] = []
-        total = 0
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            total += count
-            rows.append((bound, float(total)))
-        return rows
-
-
 class Figures:
     """What was sent through the doors of this daemon."""
 
     def __init__(self) -> None:
-        self.cross_stack = Histogram()
+        self.cross_stack = Histogram(LATENCY_BOUNDS_S)
         self.local = 0
         self.remote = 0
         self.failures: dict[str, int] = {}

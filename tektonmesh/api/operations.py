@@ -7,8 +7,6 @@ call is decided by the door that accepted the caller (`Caller`).
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,12 +17,14 @@ from typing import Any
 import trio
 
 from tektonmesh.api import validate
-from tektonmesh.api.dialect import shown_body
+from tektonmesh.api.bodies import body_of, reply_of
 from tektonmesh.api.figures import Figures
 from tektonmesh.api.repeats import Repeats
 from tektonmesh.core import events as ev
 from tektonmesh.core import views
 from tektonmesh.core.ids import parse_id, show_id
+from tektonmesh.core.node import Node
+from tektonmesh.core.views_explain import explain
 from tektonmesh.errors import LocalError, MeshError
 from tektonmesh.net.daemon import Daemon
 
@@ -68,6 +68,7 @@ class Operations:
             "list": self.cis,
             "get": self.get,
             "find": self.find,
+            "explain": self.explain,
             "route": self.route,
             "message": self.message,
         }
@@ -90,7 +91,9 @@ class Operations:
     def status(self, _params: Params) -> dict[str, Any]:
         """The object of `status --json`."""
         daemon = self.daemon
-        shown = views.status(daemon.node)
+        shown = views.status(self._node_now())
+        lag_s, lag_max_s = daemon.loop_lag_s
+        shown["registry"] |= {"loop_lag_s": round(lag_s, 3), "loop_lag_max_s": round(lag_max_s, 3)}
         return shown | {
             "uptime_s": round(self.uptime_s(), 3),
             "socket": str(daemon.socket_path),
@@ -99,12 +102,17 @@ class Operations:
             "last_problem": daemon.notices.last_problem,
         }
 
+    def _node_now(self) -> Node:
+        """The node with a clock that is of now, for what shows ages."""
+        self.daemon.inject(ev.Tick())
+        return self.daemon.node
+
     def uptime_s(self) -> float:
         return self.daemon.wall_s() - self.daemon.started_wall
 
     def stacks(self, params: Params) -> list[dict[str, Any]]:
         """`{"name"?}`: every stack this node knows, or the one of that name, id or short form."""
-        shown = views.stacks(self.daemon.node)
+        shown = views.stacks(self._node_now())
         wanted = validate.text(params, "name", default="", size_max=TARGET_SIZE_MAX)
         if not wanted:
             return shown
@@ -141,6 +149,15 @@ class Operations:
         if not found:
             raise validate.field_error("words", "is missing: say what to look for")
         return views.find(self.daemon.node, found)
+
+    def explain(self, params: Params) -> dict[str, Any]:
+        """`{"name"}`: one stack (or that of a CI's address), why it is in its state, and its last
+        changes with their evidence."""
+        name = validate.text(params, "name", default="", size_max=TARGET_SIZE_MAX)
+        stack = name.rpartition("@")[2].strip()
+        if not stack:
+            raise validate.field_error("name", "is missing: the name or id of a stack is needed")
+        return explain(self._node_now(), stack)
 
     def route(self, params: Params) -> dict[str, Any]:
         """`{"target"}`: the next hops that would be tried, and why others are not."""
@@ -446,37 +463,6 @@ def target_of(params: Params, *keys: str) -> str:
         if found:
             return found
     raise validate.field_error(keys[0], "is missing: an address such as numa@west is needed")
-
-
-def body_of(given: Params, key: str = "body") -> bytes:
-    """The bytes of `key` (text) or `key_b64`; empty when neither is there."""
-    encoded = given.get(f"{key}_b64")
-    if encoded is not None:
-        try:
-            return base64.b64decode(encoded, validate=True)
-        except (binascii.Error, TypeError, ValueError):
-            raise validate.field_error(f"{key}_b64", "is not base64") from None
-    body = given.get(key)
-    if body is None:
-        return b""
-    if not isinstance(body, str):
-        raise validate.field_error(key, "must be text", f"Send other bytes as '{key}_b64'.")
-    return encode_text(key, body)
-
-
-def encode_text(field_name: str, body: str) -> bytes:
-    """UTF-8; a lone surrogate (which JSON can spell) is refused, since it has no bytes."""
-    try:
-        return body.encode()
-    except UnicodeEncodeError:
-        raise validate.field_error(field_name, "holds half of a surrogate pair") from None
-
-
-def reply_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of the core as the doors show it: the body as text where it is text."""
-    shown = dict(result)
-    body = shown.pop("body", b"")
-    return shown | shown_body(body)
 
 
 def _repeat_key(params: Params) -> str:

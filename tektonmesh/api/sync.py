@@ -169,6 +169,10 @@ class Client:
         """The list of peers; with `approve` or `evict` an id, what became of that one."""
         return self.call("peers", approve=approve, evict=evict)
 
+    def explain(self, name: str) -> dict[str, Any]:
+        """One stack, why it is in its state, and its last changes with their evidence."""
+        return dict(self.call("explain", name=name))
+
     def route(self, target: str) -> dict[str, Any]:
         """The next hops that would be tried for `target`, and why others are not."""
         return dict(self.call("route", target=target))

@@ -36,6 +36,7 @@ LEASE_MAX_S = 30 * 86400.0
 
 _NAME = re.compile(NAME_PATTERN)
 _UNPLAIN = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+_DIGITS = re.compile("[0-9]{1,5}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _STACK_FACTS = ("version", "ci_count", "specialties")
 _READ_KEYS = (
@@ -315,7 +316,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _port(value: Any) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit():
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
         raise field_error("port", "must be a number from 1 to 65535")

@@ -20,6 +20,7 @@ from typing import Any
 
 from tektonmesh import __version__
 from tektonmesh.cli.common import Where
+from tektonmesh.cli.sentences import gap
 from tektonmesh.config.home import is_test_home
 from tektonmesh.errors import MeshError
 
@@ -242,10 +243,11 @@ def check_mesh(patient: Patient) -> Iterator[Finding]:
     else:
         yield Finding("links", "ok", ", ".join(link["stack"] for link in links))
         if status.get("converged"):
-            yield Finding("registry", "ok", "the same as at all neighbours")
+            yield Finding("registry", "ok", "converged with all neighbours")
         else:
             advice = "Wait some seconds and look again."
-            yield Finding("registry", "warn", "differs from a neighbour's", advice)
+            others = ", ".join(gap(row) for row in status.get("divergence", []))
+            yield Finding("registry", "warn", f"not converged with {others}", advice)
     if is_test_home(patient.home):
         detail = "this is a test stack: the whole local network may join it"
         yield Finding("profile", "warn", detail, "Fine for tests; use `run` without --lan else.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Run a stack", ("init", "run", "status", "doctor", "peers")),
-    ("Look around", ("stacks", "cis", "find", "trace", "watch")),
+    ("Look around", ("stacks", "explain", "cis", "find", "trace", "watch")),
     ("Talk", ("send",)),
     ("Offer a CI", ("attach", "register", "deregister")),
     ("Try it", ("demo", "sim")),
@@ -20,6 +20,7 @@ VERBS: dict[str, str] = {
     "doctor": "Check the set-up; each line says what to do.",
     "peers": "List, approve or evict other stacks.",
     "stacks": "The stacks of the mesh as this one knows them.",
+    "explain": "Why a stack is in its state, with the evidence.",
     "cis": "The CIs of the mesh as this stack knows them.",
     "find": "Find CIs and stacks by words.",
     "trace": "The hops to a stack or CI.",

@@ -23,6 +23,9 @@ TARGETS_MAX = 65_536
 ANONYMOUS_MAX = 256
 """As many mDNS services are kept (docs/design/security.md)."""
 
+WRONG_MAX = 1024
+"""Addresses known to be another stack's; of those found out longest ago it is tried again."""
+
 REMEMBERED_MAX = 64
 """Peers kept for the next start: more than any node links to by its own choice."""
 
@@ -74,6 +77,7 @@ class AddressBook:
         self._own: dict[str, None] = dict.fromkeys(env.settings.listen)
         self._of: dict[StackId | None, dict[str, Target]] = {}
         self._count = 0
+        self._wrong: dict[tuple[str, StackId], None] = {}
         self.remembered: dict[StackId, tuple[str, ...]] = {}
         for (table, key), value in saved.items():
             if table == "address" and len(key) == ID_SIZE:
@@ -123,6 +127,8 @@ class AddressBook:
             return None
         if not seed_peer and not (is_address(address) and self._has_room(expect)):
             return None
+        if expect is not None and (address, expect) in self._wrong:
+            return None
         target = Target(address, expect, seed_peer)
         self._of.setdefault(expect, {})[address] = target
         self._count += 1
@@ -140,6 +146,20 @@ class AddressBook:
             assert self._count >= 0
             if not self._of[target.expect]:
                 del self._of[target.expect]
+
+    def is_wrong(self, target: Target) -> None:
+        """Another stack lives there: the stack's own word for it counts no more, until it says
+        something new."""
+        self.remove(target)
+        if target.expect is not None:
+            self._wrong[target.address, target.expect] = None
+            if len(self._wrong) > WRONG_MAX:
+                del self._wrong[next(iter(self._wrong))]
+
+    def told_anew(self, stack_id: StackId) -> None:
+        """The stack has published its addresses again."""
+        for wrong in [wrong for wrong in self._wrong if wrong[1] == stack_id]:
+            del self._wrong[wrong]
 
     def keep_only(self, stack_id: StackId, addresses: tuple[str, ...]) -> None:
         """A stack has moved: drop what it no longer tells, unless that worked last time."""

@@ -8,7 +8,7 @@ made is `core/fingerprints`; how owners are sent, `core/dissemination`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from tektonmesh.core.dissemination import Dissemination
 from tektonmesh.core.effects import Send
@@ -18,6 +18,7 @@ from tektonmesh.core.intake import OWNERS_MAX
 from tektonmesh.core.machine import Env
 from tektonmesh.core.messages import Buckets, Refuses, Vector
 from tektonmesh.core.replica import Applied, Change, Replica
+from tektonmesh.core.soonest import Soonest
 from tektonmesh.core.types import ContentVersion, LinkId, StackId, Version
 from tektonmesh.errors import RemoteError
 
@@ -42,6 +43,13 @@ SETTLE_S = 0.5
 UNTOLD_S = 1.5
 """For so long after a change of ours a peer that agreed before is not called diverged: its print
 comes `SETTLE_S` after its own change."""
+TELL_STACKS_MAX = 32
+"""Up to here a print that changed goes out by itself. A guess: 32 stacks on four links each would
+else send eight pings and pongs for each change."""
+LATE_PARTS = 8.0
+LATE_MIN_S = 1.0
+"""Of a lease, the part after which a missing refresh is asked for again: four times before the
+end. A guess; a lease of 300 s gives 38 s each."""
 REPAIR_ANYWAY_S = 30.0
 """After so long, repair even if our own print never rests: sustained churn must not starve it."""
 
@@ -55,10 +63,10 @@ class _Link:
         self.stack_id = stack_id
         self.mine: tuple[StackId, ...] = ()
         self.refused: tuple[StackId, ...] = ()
-        self.todo: dict[StackId, None] = {}
+        self.todo: dict[StackId, tuple[Version, bytes]] = {}
         self.asked: dict[StackId, None] = {}
         self.theirs = b""
-        self.agreed = False
+        self.agreed = self.agreed_once = False
         self.told = b""
         self.told_at = float("-inf")
         self.differed = b""
@@ -79,17 +87,28 @@ class AntiEntropy:
         self._links: dict[LinkId, _Link] = {}
         self._asking: dict[StackId, LinkId] = {}
         self._changed_at = env.now
+        self._bucket_changed: dict[int, float] = {}
+        self._late: dict[StackId, None] = {}
+        self._halves = Soonest(env, "half-leases", replica.owners, self._half_instants, self._half)
         self._tellers: list[Callable[[LinkId], None]] = []
         dissemination.watch_answers(self._answered)
 
     def start(self) -> None:
         """Watch over the leases of the owners that the disk remembered."""
-        for owner in self.replica.owners:
-            self._watch_lease(owner)
+        self._halves.begin()
 
-    def link_up(self, link: LinkId, stack_id: StackId) -> None:
-        """Say at once what we hold; the peer does the same."""
+    def resume(self) -> None:
+        """Go on where others are: nobody's half lease is over soon."""
+        self._halves.begin(self.env.settings.refresh_min_s)
+
+    def link_up(self, link: LinkId, stack_id: StackId, *, agreed: bool = False) -> None:
+        """Say at once what we hold; the peer does the same. Unless the two are known to agree."""
         state = self._links[link] = _Link(stack_id)
+        if agreed:
+            self._agreed(link, state)
+            state.theirs = state.told = self._print(state)
+            state.told_at = self.env.now
+            return
         self._tell_refused(link, state)
         self._offer(link, reply=False)
 
@@ -119,7 +138,10 @@ class AntiEntropy:
         self._tellers.append(callback)
 
     def _tell_prints(self) -> None:
+        """In a large mesh somebody always changes something: there the next ping has to do."""
         assert self.env.now >= self._changed_at, "prints are told after they changed"
+        if self.replica.count() > TELL_STACKS_MAX:
+            return
         for link, state in list(self._links.items()):
             if self._print(state) != state.told:
                 for tell in self._tellers:
@@ -161,10 +183,11 @@ class AntiEntropy:
 
     def fingerprint_for_ping(self, link: LinkId) -> bytes:
         """Our print, if one is due on this link: now and then, when it changed, and while the two
-        differ; else nothing."""
+        differ; else nothing. The refreshes that wait for this link go along."""
         state = self._links.get(link)
         if state is None:
             return b""
+        self.dissemination.refresh(link)
         own = self._print(state)
         waited = self.env.now - state.told_at >= self.env.settings.fingerprint_interval_s
         if not waited and own == state.told and state.theirs in (b"", own):
@@ -181,7 +204,7 @@ class AntiEntropy:
         own = self._print(state)
         state.theirs, state.agreed = theirs, theirs == own
         if theirs == own:
-            self._agreed(state)
+            self._agreed(link, state)
             return
         now = self.env.now
         if state.differs_since is None:
@@ -193,13 +216,16 @@ class AntiEntropy:
         if (rested or long) and now >= state.next_try:
             self._repair(link, state)
 
-    def _agreed(self, state: _Link) -> None:
+    def _agreed(self, link: LinkId, state: _Link) -> None:
+        state.agreed_once = True
+        self.dissemination.agreed(link)
         if state.tries > TRIES_BEFORE_NOTICE:
             self.env.notice("converged", stack=show_id(state.stack_id))
         state.differed, state.differs_since = b"", None
         state.tries, state.next_try = 0, self.env.now
 
     def _repair(self, link: LinkId, state: _Link) -> None:
+        self.env.counts.repairs += 1
         state.tries += 1
         state.differs_since = self.env.now
         doublings = min(state.tries, DOUBLINGS_MAX)
@@ -219,15 +245,18 @@ class AntiEntropy:
             self._send_vector(link, (), reply=reply)
 
     def on_buckets(self, link: LinkId, message: Buckets) -> None:
-        """Send what we hold of the buckets that differ, and ask for theirs."""
+        """Send what we hold of the buckets that differ, and ask for theirs. Where ours changed a
+        moment ago the difference may be news on their way."""
         theirs = message.prints
         state = self._links.get(link)
         if state is None or len(theirs) != BUCKETS * PRINT_SIZE:
             return
+        rested = self.env.now - self.env.settings.repair_delay_s
         differing = tuple(
             bucket
             for bucket, own in enumerate(self._bucket_prints(state))
             if own != theirs[bucket * PRINT_SIZE : (bucket + 1) * PRINT_SIZE]
+            and (not state.agreed_once or self._bucket_changed.get(bucket, 0.0) <= rested)
         )
         if differing:
             self._send_vector(link, differing, reply=True)
@@ -237,14 +266,15 @@ class AntiEntropy:
         state = self._links.get(link)
         if state is None:
             return
-        for entry in message.entries:
-            if entry.owner in state.refused:
-                continue
+        told = [e for e in message.entries if e.owner not in state.refused]
+        proofs = [proof for e in told if (proof := self.replica.proof_for(e)) is not None]
+        if proofs:
+            self.env.emit(Send(link, tuple(proofs)))
+        for entry in told:
             self.dissemination.learned(link, entry)
-            noted = self.dissemination.known(link, entry.owner) is not None
             room = entry.owner in state.todo or len(state.todo) < TODO_MAX
-            if noted and room and self._lacks(entry.owner, entry.version, entry.head_hash):
-                state.todo[entry.owner] = None
+            if room and self._lacks(entry.owner, entry.version, entry.head_hash):
+                state.todo[entry.owner] = entry.version, entry.head_hash
         self._ask(link, state)
         if message.reply and not message.more:
             self._send_vector(link, message.buckets, reply=False)
@@ -293,11 +323,14 @@ class AntiEntropy:
         for owner in list(state.todo)[:LOOK_MAX]:
             if len(state.asked) >= WINDOW:
                 break
-            del state.todo[owner]
-            if not self._still_lacks(link, owner):
+            theirs = state.todo.pop(owner)
+            known = self.dissemination.known(link, owner)
+            if known is not None and known.version is not None:
+                theirs = known.version, known.head_hash
+            if not self._lacks(owner, *theirs):
                 continue
             if owner in self._asking:
-                state.todo[owner] = None  # to the end: asked for here if the other fails
+                state.todo[owner] = theirs  # to the end: asked for here if the other fails
                 continue
             self._asking[owner] = link
             state.asked[owner] = None
@@ -307,20 +340,16 @@ class AntiEntropy:
             self.dissemination.want(link, wants)
             self._be_patient(link)
 
-    def _still_lacks(self, link: LinkId, owner: StackId) -> bool:
-        known = self.dissemination.known(link, owner)
-        if known is None or known.version is None:
-            return False
-        return self._lacks(owner, known.version, known.head_hash)
-
     def _be_patient(self, link: LinkId) -> None:
         instant = self.env.after(WANT_PATIENCE_S)
         self.env.deadlines.set(("wants", link), instant, lambda: self._impatient(link))
 
     def _impatient(self, link: LinkId) -> None:
-        """Nothing came for a while. What this link may still send is welcome, but it is not asked
-        for these again before the next repair."""
-        self._give_back(self._links[link])
+        """Nothing came for a while. What this link may still send is welcome, but from now on it
+        is asked last: one that promises and never sends must not keep an owner from us."""
+        state = self._links.pop(link)
+        self._links[link] = state
+        self._give_back(state)
         self._ask_all()
 
     def _give_back(self, state: _Link) -> None:
@@ -334,6 +363,11 @@ class AntiEntropy:
 
     def _answered(self, link: LinkId, owner: StackId, result: Applied) -> None:
         """A delta came, asked for or not. With NEED it was asked for again already."""
+        if owner in self._late and result in (Applied.REFRESHED, Applied.APPLIED):
+            # What the tree should have brought came only when asked for: mend the tree.
+            del self._late[owner]
+            if not self.dissemination.is_eager(link):
+                self.dissemination.graft(link, [])
         if result is Applied.NEED:
             return
         asked_of = self._asking.pop(owner, None)
@@ -351,24 +385,37 @@ class AntiEntropy:
 
     def on_change(self, change: Change) -> None:
         """Watch over the lease of what changed; unless it is a refresh, our print has changed."""
+        owner = change.owner
         if change.kind != "refresh":
-            self._changed_at = self.env.now
+            self._changed_at = self._bucket_changed[owner[0]] = self.env.now
             self.env.deadlines.set("prints", self.env.after(SETTLE_S), self._tell_prints)
+        if change.kind == "forgotten":
+            for state in self._links.values():
+                state.todo.pop(owner, None)
         if change.kind in ("expired", "forgotten", "left"):
-            self.env.deadlines.drop(("half", change.owner))
-        elif change.kind != "flagged":
-            self._watch_lease(change.owner)
+            self._late.pop(owner, None)
+            self._halves.drop(owner)
+        else:
+            for instant, _owner in self._half_instants((owner,)):
+                self._halves.lower(owner, instant)
 
-    def _watch_lease(self, owner: StackId) -> None:
-        """With half the lease gone a refresh is missing: ask two links, one may hold it back."""
-        held = self.replica.owners[owner]
-        if owner != self.env.me and not held.expired and not held.left:
-            half_s = self.replica.lease_left_s(owner) - held.head.lease_s / 2.0
-            instant = self.env.after(max(0.0, half_s))
-            self.env.deadlines.set(("half", owner), instant, lambda: self._half_gone(owner))
+    def _half_instants(self, owners: Iterable[StackId]) -> Iterator[tuple[float, StackId]]:
+        """When half of each lease is gone."""
+        held_of, me, now = self.replica.owners.get, self.env.me, self.env.now
+        for owner in owners:
+            held = held_of(owner)
+            if held is not None and owner != me and not (held.expired or held.left):
+                yield now + self.replica.lease_left_s(owner) - held.head.lease_s / 2.0, owner
 
-    def _half_gone(self, owner: StackId) -> None:
+    def _half(self, owner: StackId) -> float:
+        """With half the lease gone a refresh is missing: ask two links, one may hold it back, and
+        others until it comes. That it is missing shows that the tree of news passes us by, so the
+        first of them becomes part of ours."""
         links = [link for link, state in self._links.items() if owner not in state.refused]
         first = self.env.chance.randrange(len(links)) if links else 0
-        for link in (links[first:] + links[:first])[:2]:
-            self.dissemination.want(link, [(owner, self.replica.owners[owner].base)])
+        held = self.replica.owners[owner]
+        for at, link in enumerate((links[first:] + links[:first])[:2]):
+            self._late[owner] = None
+            ask = self.dissemination.want if at else self.dissemination.graft
+            ask(link, [(owner, held.base)])
+        return self.env.after(max(LATE_MIN_S, held.head.lease_s / LATE_PARTS))

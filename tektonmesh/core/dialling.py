@@ -9,7 +9,6 @@ and neighbours; connecting is the shell's work and judging links is `neighbours`
 from __future__ import annotations
 
 from functools import partial
-from math import log10
 
 from tektonmesh.core.addressbook import ADDRESSES_PER_STACK, AddressBook, Target, is_address
 from tektonmesh.core.effects import Dial
@@ -17,6 +16,8 @@ from tektonmesh.core.events import DialFailed, LinkDown, LinkUp, PeerSeen
 from tektonmesh.core.held import Held
 from tektonmesh.core.machine import Env
 from tektonmesh.core.neighbours import Neighbours
+from tektonmesh.core.overlay import Overlay
+from tektonmesh.core.quotas import Buckets
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.trust import Trust
 from tektonmesh.core.types import Saved, StackId
@@ -43,17 +44,23 @@ one whose link was closed as a double never comes."""
 DIALS_MAX = 16
 """Dials under way at once that are not to seed peers: gossip must not make us flood others."""
 
+DIALS_PER_S, DIALS_BURST = 2.0, 64.0
+"""Dials to stacks that were never linked: whoever tells us of many members whose addresses refuse
+at once must not make us dial as fast as they do. A guess; a join needs ten."""
+
+LET_GO_S = 60.0
+"""Whoever closed a link on purpose is not dialled for so long, unless no path leads to it."""
+
 UPKEEP_S = 4.0
 ADRIFT_MAX = 2
 """Live stacks without a path that are tried in one round of upkeep."""
 
 
-def links_wanted(stacks: int, *, full_mesh: int, least: int, most: int) -> int:
-    """How many links a node of a mesh of `stacks` wants: all up to `full_mesh` stacks, then
-    HyParView's logarithmic degree."""
-    if stacks <= full_mesh:
-        return full_mesh - 1
-    return max(least, min(most, round(2.5 * log10(stacks + 1))))
+NEARER_S = 60.0
+"""How often a nearer stack is looked for: a link that moves is four signed heads for everybody."""
+RESCUE_S = 90.0
+"""How often one stack whose lease is over is tried: two halves that were apart for hours know each
+other by nothing else."""
 
 
 class Dialling:
@@ -71,13 +78,18 @@ class Dialling:
         self._linked: dict[StackId, None] = {}
         self._lost: dict[StackId, None] = {}
         self._sought: dict[StackId, None] = {}
+        self._let_go: dict[StackId, float] = {}
         self._stopped = False
+        self._bucket = Buckets(DIALS_PER_S, DIALS_BURST)
+        self._nearer_at = env.after(env.jitter(NEARER_S, 0.5))
+        self._rescue_at = env.after(env.jitter(RESCUE_S, 0.3))
+        self._overlay = Overlay(env, replica, neighbours, self._rests)
         neighbours.watch(self._neighbour_changed)
 
     # --- start and end ---------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Dial all seed peers and remembered peers at once; read the addresses of the replica."""
+        """Dial all seed peers and remembered peers at once."""
         for address in self._env.settings.seed_peers:
             target = self._book.add(address, None, seed_peer=True)
             if target is not None:
@@ -87,8 +99,10 @@ class Dialling:
             for address in addresses:
                 self._book.add(address, stack_id)
             self._dial_stack(stack_id)
-        for owner, held in self._replica.owners.items():
-            self._learn(owner, held)
+        self._plan_upkeep()
+
+    def resume(self) -> None:
+        """Go on with links that are up."""
         self._plan_upkeep()
 
     def stop(self) -> None:
@@ -107,11 +121,15 @@ class Dialling:
                 self._hasten(target, first_s + at * STAGGER_S)
 
     def on_change(self, change: Change) -> None:
-        """A new owner, or new addresses of a known one."""
+        """A new owner, or new addresses of a known one: one to dial, if links are missing."""
         owner = change.owner
         held = self._replica.owners.get(owner)
         told = change.kind == "new" or any(key.startswith("addr/") for key in change.keys)
-        if held is not None and told and owner != self._env.me and self._learn(owner, held):
+        if held is None or not told or owner == self._env.me:
+            return
+        self._book.told_anew(owner)
+        pursued = bool(self._book.of_stack(owner))
+        if (pursued or self._missing() > 0) and self._learn(owner, held):
             self._dial_stack(owner, self._courtesy_s(owner))
 
     def on_link_up(self, event: LinkUp) -> None:
@@ -155,6 +173,7 @@ class Dialling:
         """The stack has just been admitted by hand: dial it whatever the degree. It may be one
         that so far was met at a seed peer's address only, so those are tried as well."""
         self._sought[stack_id] = None
+        self._let_go.pop(stack_id, None)
         for target in [*self._book.of_stack(stack_id), *self._book.anonymous()]:
             self._hasten(target, 0.0)
 
@@ -164,6 +183,11 @@ class Dialling:
             self._lost.pop(stack_id, None)
             for target in self._book.of_stack(stack_id):
                 self._rest(target)
+        elif stack_id in self._linked and self._neighbours.edge(stack_id) is None:
+            # Closed on purpose by either end: dialled again, it would only be closed again.
+            del self._linked[stack_id]
+            self._let_go[stack_id] = self._env.after(LET_GO_S)
+            self._fill()
         elif stack_id in self._linked:
             # Suspect counts as lost here: the redial starts before the verdict.
             del self._linked[stack_id]
@@ -173,7 +197,7 @@ class Dialling:
 
     def _expect_nobody(self, target: Target) -> None:
         """Another stack lives at this address now; only a seed peer is tried for its own sake."""
-        self._book.remove(target)
+        self._book.is_wrong(target)
         if target.seed_peer:
             stranger = self._book.add(target.address, None, seed_peer=True)
             assert stranger is not None, "a seed peer that was dialled can be dialled again"
@@ -188,7 +212,9 @@ class Dialling:
             return False
         if peer is not None and (peer in self._linked or self._trust.refuses(peer)):
             return False
-        if target.seed_peer or (peer is not None and peer in self._sought):
+        if peer is not None and self._is_let_go(peer):
+            return False
+        if (target.seed_peer and self._needs_seeds(peer)) or peer in self._sought:
             return True
         if self._env.settings.seeds_only or (peer is not None and self._has_left(peer)):
             return False
@@ -196,20 +222,28 @@ class Dialling:
             return True
         return peer in self._pursued() or self._missing() > 0
 
+    def _needs_seeds(self, peer: StackId | None) -> bool:
+        """A node with links enough does not hold on to a seed peer that it reaches by others."""
+        enough = not (self._overlay.small or self._env.settings.seeds_only) and self._missing() <= 0
+        return peer is None or not enough or not self._neighbours.topology.reachable(peer)
+
+    def _is_let_go(self, stack_id: StackId) -> bool:
+        """Whether a link to it was closed on purpose of late, and others lead there."""
+        until = self._let_go.get(stack_id)
+        if until is None:
+            return False
+        if self._env.now >= until:
+            del self._let_go[stack_id]
+            return False
+        return self._neighbours.topology.reachable(stack_id)
+
     def _has_left(self, stack_id: StackId) -> bool:
         held = self._replica.owners.get(stack_id)
         return held is not None and held.left
 
     def _missing(self) -> int:
         """How many more links are wanted beside the dials under way to others than seed peers."""
-        settings = self._env.settings
-        wanted = links_wanted(
-            self._replica.count(),
-            full_mesh=settings.links_full_mesh_max,
-            least=settings.links_min,
-            most=settings.links_max,
-        )
-        return wanted - len(self._linked) - len(self._pursued())
+        return self._overlay.missing(len(self._linked), len(self._pursued()))
 
     def _pursued(self) -> dict[StackId | str, None]:
         """The stacks (or, of strangers, the addresses) being dialled that are no seed peers.
@@ -218,25 +252,19 @@ class Dialling:
         return {target.peer or target.address: None for target in under_way if not target.seed_peer}
 
     def _fill(self) -> None:
-        """Dial random stacks that rest, as many as links are missing."""
+        """Dial as many stacks that rest as links are missing."""
         missing = self._missing()
         if missing <= 0 or self._stopped or self._env.settings.seeds_only:
             return
-        resting = [stack for stack in self._book.stacks() if self._rests(stack)]
-        for stack_id in self._pick(resting, missing):
+        for stack_id in self._overlay.pick(missing):
             self._dial_stack(stack_id)
 
     def _rests(self, stack_id: StackId) -> bool:
-        """Whether a stack is neither linked nor waiting for a dial of its own."""
-        targets = self._book.of_stack(stack_id)
-        return stack_id not in self._linked and not any(map(self._is_planned, targets))
-
-    def _pick(self, stacks: list[StackId], most: int) -> list[StackId]:
-        chance = self._env.chance
-        picked: list[StackId] = []
-        while stacks and len(picked) < most:
-            picked.append(stacks.pop(chance.randrange(len(stacks))))
-        return picked
+        """Whether a stack could be dialled: neither linked, nor refused, nor waiting for a dial of
+        its own, and not gone for good."""
+        if stack_id in self._linked or self._trust.refuses(stack_id) or self._has_left(stack_id):
+            return False
+        return not any(map(self._is_planned, self._book.of_stack(stack_id)))
 
     def _courtesy_s(self, stack_id: StackId) -> float:
         """When two stacks hear of each other at once, the smaller id's dial would win anyway."""
@@ -258,19 +286,53 @@ class Dialling:
         self._env.deadlines.set("dialling", instant, self._upkeep)
 
     def _upkeep(self) -> None:
-        """Every few seconds: fill up, and look for those whom no path leads to. Lost peers are
-        tried each, others by lot, so that a cut mesh does not dial all across at once."""
+        """Every few seconds: fill up, let go of what is too much, and look for those whom no path
+        leads to. Lost peers are tried each, others by lot, so that a cut mesh does not dial all
+        across at once."""
         self._plan_upkeep()
+        for target in self._book.anonymous():
+            if target.seed_peer and not self._is_planned(target):
+                self._plan(target, 0.0)
         self._fill()
+        self._trim()
         reachable = self._neighbours.topology.reachable
-        adrift = [stack for stack in self._book.stacks() if not reachable(stack)]
-        adrift = [stack for stack in adrift if self._rests(stack)]
-        others = [s for s in adrift if s not in self._lost and self._replica.live(s)]
+        for stack_id in list(self._lost):
+            if not reachable(stack_id) and self._rests(stack_id):
+                self._dial_stack(stack_id)
         self._sought = {}
+        if not (self._env.settings.seeds_only or self._stopped):
+            self._seek()
+
+    def _trim(self) -> None:
+        """Close a link that neither end needs; never one to a seed peer of ours."""
+        seeds = dict.fromkeys(t.met for t in self._book.anonymous() if t.seed_peer)
         if not self._env.settings.seeds_only:
-            self._sought = dict.fromkeys(self._pick(others, ADRIFT_MAX))
-        for stack_id in [*(s for s in adrift if s in self._lost), *self._sought]:
+            stack_id = self._overlay.excess(lambda stack: stack in seeds)
+            if stack_id is not None:
+                self._neighbours.close(stack_id, "excess", "Both ends have links enough.")
+
+    def _seek(self) -> None:
+        """Stacks that are dialled whatever the number of links: some of those adrift, now and then
+        one whose lease is over, and now and then one that is much nearer than our farthest."""
+        adrift = [s for s in self._neighbours.topology.adrift() if s not in self._lost]
+        chosen = self._pick([s for s in adrift if self._rests(s)], ADRIFT_MAX)
+        if self._env.now >= self._rescue_at:
+            self._rescue_at = self._env.after(self._env.jitter(RESCUE_S, 0.3))
+            chosen += self._pick([s for s in self._replica.expired() if self._rests(s)], 1)
+        if self._env.now >= self._nearer_at:
+            self._nearer_at = self._env.after(self._env.jitter(NEARER_S, 0.5))
+            nearer = self._overlay.nearer()
+            chosen += [nearer] if nearer is not None else []
+        self._sought = dict.fromkeys(chosen)
+        for stack_id in chosen:
             self._dial_stack(stack_id)
+
+    def _pick(self, stacks: list[StackId], most: int) -> list[StackId]:
+        chance = self._env.chance
+        picked: list[StackId] = []
+        while stacks and len(picked) < most:
+            picked.append(stacks.pop(chance.randrange(len(stacks))))
+        return picked
 
     # --- the timer of one target -----------------------------------------------------------------
 
@@ -297,15 +359,25 @@ class Dialling:
 
     def _dial_stack(self, stack_id: StackId, first_s: float = 0.0) -> None:
         """Plan a dial of every address of a stack, the best one first."""
+        held = self._replica.owners.get(stack_id)
+        if held is not None and stack_id != self._env.me:
+            self._learn(stack_id, held)
         for at, target in enumerate(self._book.of_stack(stack_id)):
             self._hasten(target, first_s + at * STAGGER_S)
 
     def _dial(self, target: Target) -> None:
         if not self._wanted(target):
             return
+        held_off_s = 0.0 if target.peer is None else self._trust.strikes.held_off_s(target.peer)
+        if held_off_s > 0.0:
+            self._plan(target, held_off_s)
+            return
         full = not target.seed_peer and len(self._under_way) >= DIALS_MAX
         if full or target.address in self._under_way:
             self._plan(target, self._env.jitter(AGAIN_S))
+            return
+        if not self._may_begin(target):
+            self._again(target)
             return
         env = self._env
         target.dialled_at = env.now
@@ -315,6 +387,11 @@ class Dialling:
         env.emit(Dial(target.address, target.expect))
         overdue = env.after(env.settings.dial_timeout_s + OVERDUE_S)
         env.deadlines.set(_key(target), overdue, partial(self._overdue, target))
+
+    def _may_begin(self, target: Target) -> bool:
+        """Whether the dials of late leave room for this one. Those that we know always have it."""
+        known = target.seed_peer or target.peer in self._lost
+        return known or self._bucket.take(b"", 1.0, self._env.now)
 
     def _overdue(self, target: Target) -> None:
         del self._under_way[target.address]

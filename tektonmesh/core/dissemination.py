@@ -1,9 +1,15 @@
-"""Telling every link what it does not know yet: flooding, with one place per owner in each queue.
+"""Telling every link what it does not know yet, with one place per owner in each queue.
+
+News travel along a tree that grows out of what arrives first, after Plumtree (Leitão, Pereira and
+Rodrigues, "Epidemic Broadcast Trees", 2007): links are eager until a second copy comes over them,
+lazy ones get an announcement, and whoever is announced something that does not come grafts the link
+that announced it. Up to four stacks every link is eager: the tree would save nothing.
 
 A link's queue holds "this owner has news", never the news themselves; what is sent is put together
-when it is sent, from the record set that the link is known to hold. So a slow link gets fewer,
-larger deltas and no queue grows with the rate of change. What a link lacks for other reasons is
-found by `core/antientropy`; what may be taken is for `core/replica`.
+when it is sent, from the record set that the link is known or assumed to hold. So a slow link gets
+fewer, larger deltas and no queue grows with the rate of change. What a link lacks for other reasons
+is found by `core/antientropy`; which announcements are waited for is `core/grafts`; what may be
+taken is for `core/replica`.
 """
 
 from __future__ import annotations
@@ -12,22 +18,29 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tektonmesh.core.effects import Send
+from tektonmesh.core.grafts import Grafts
 from tektonmesh.core.head import Head, hash_head
 from tektonmesh.core.held import Held
-from tektonmesh.core.intake import OWNERS_MAX, beats
+from tektonmesh.core.intake import beats
 from tektonmesh.core.machine import Env
-from tektonmesh.core.messages import Delta, VectorEntry, Want
+from tektonmesh.core.messages import Delta, Graft, Ihave, Message, News, Prune, VectorEntry, Want
 from tektonmesh.core.replica import Applied, Change, Replica
 from tektonmesh.core.types import ContentVersion, LinkId, SignedKeyDoc, StackId, Version
 from tektonmesh.errors import RemoteError
 
 WANT_MAX = 4096
+IHAVE_MAX = 1024
+"""Announcements in one message: 60 KiB of them."""
 FLUSH_BYTES = 8 << 20
 """What one flush may put on a link's queue of 32 MiB; the rest follows after `FLUSH_PAUSE_S`."""
 FLUSH_PAUSE_S = 0.2
 """40 MB/s at most; a guess, far above what signature checks at the other end allow."""
 UNPROVEN_MAX = 256
 DELTA_OVERHEAD = 1024
+KNOWN_MAX = 512
+"""Owners of which a link's holdings are remembered, the ones heard of last. Of the others a link
+whose replica once agreed with ours is assumed to hold what we held before the news; where that is
+wrong it asks, which costs one round trip."""
 
 Asked = tuple[StackId, ContentVersion | None]
 
@@ -43,16 +56,46 @@ class Known(NamedTuple):
 
 
 class _Link:
-    """`news` and `refreshes` are the queue: owners, in the order they changed. Until
-    `paused_until` the link digests the last flush. Of the owners `left_out` the peer wants no
-    news."""
+    """`news`, `refreshes` and `told` (to be announced) are the queues: owners, in the order they
+    changed. Until `paused_until` the link digests the last flush. Of the owners `left_out` the peer
+    wants no news. `wanted` was asked for on this link. `agreed` says that the peer once held all
+    that we hold."""
+
+    __slots__ = (
+        "agreed",
+        "eager",
+        "known",
+        "left_out",
+        "news",
+        "paused_until",
+        "refreshes",
+        "told",
+        "wanted",
+    )
 
     def __init__(self) -> None:
+        self.eager = True
+        self.agreed = False
         self.known: dict[StackId, Known] = {}
         self.news: dict[StackId, None] = {}
+        self.told: dict[StackId, None] = {}
         self.refreshes: dict[StackId, None] = {}
         self.left_out: dict[StackId, None] = {}
+        self.wanted: dict[StackId, None] = {}
         self.paused_until = 0.0
+
+    def note(self, owner: StackId, known: Known) -> None:
+        """Remember what the link holds of an owner; what was noted longest ago makes room."""
+        self.known.pop(owner, None)
+        self.known[owner] = known
+        if len(self.known) > KNOWN_MAX:
+            del self.known[next(iter(self.known))]
+
+    def ask(self, owners: list[Asked]) -> None:
+        """Remember what is asked for: its coming does not show that the link is one too many."""
+        self.wanted |= dict.fromkeys(owner for owner, _have in owners)
+        while len(self.wanted) > WANT_MAX:
+            del self.wanted[next(iter(self.wanted))]
 
 
 class Dissemination:
@@ -64,6 +107,9 @@ class Dissemination:
         self._links: dict[LinkId, _Link] = {}
         self._unproven: dict[StackId, LinkId] = {}
         self._answer_watchers: list[Callable[[LinkId, StackId, Applied], None]] = []
+        self.rtt_s: Callable[[LinkId], float] = _no_rtt
+        """The round trip of a link in seconds; told by whoever measures it."""
+        self._grafts = Grafts(env, self._graft_for, lambda link: self.rtt_s(link))
 
     def watch_answers(self, callback: Callable[[LinkId, StackId, Applied], None]) -> None:
         self._answer_watchers.append(callback)
@@ -74,13 +120,33 @@ class Dissemination:
 
     def link_down(self, link: LinkId) -> None:
         self._links.pop(link, None)
-        self.env.deadlines.drop(("flush", link))
-        self.env.deadlines.drop(("refresh", link))
+        self._grafts.drop_link(link)
+        for queue in ("flush", "refresh", "ihave"):
+            self.env.deadlines.drop((queue, link))
 
     def known(self, link: LinkId, owner: StackId) -> Known | None:
         """What this link is known to hold of an owner."""
         state = self._links.get(link)
         return None if state is None else state.known.get(owner)
+
+    def agreed(self, link: LinkId) -> None:
+        """The peer holds all that we hold, however it came by it: what was noted is out of date."""
+        state = self._links.get(link)
+        if state is not None:
+            state.agreed = True
+            state.known.clear()
+
+    def is_eager(self, link: LinkId) -> bool:
+        """Whether news are sent to this link without being asked for."""
+        state = self._links.get(link)
+        return state is not None and (state.eager or self._floods())
+
+    def queued(self) -> int:
+        """Owners that wait in the queues of all links."""
+        return sum(
+            len(state.news) + len(state.refreshes) + len(state.told)
+            for state in self._links.values()
+        )
 
     def leave_out(self, link: LinkId, owners: tuple[StackId, ...]) -> None:
         """From now on this link is told of all owners but these: its peer evicted them."""
@@ -99,11 +165,18 @@ class Dissemination:
         head = self.replica.read_head(delta.head)
         owner = head.stack_id
         before = state.known.get(owner)
-        keydoc = delta.keydoc or (before.keydoc if before is not None else None)
-        digest = hash_head(delta.head.head)[:8]
-        state.known[owner] = Known(head.version, digest, head.content_version, keydoc)
+        held = self.replica.owners.get(owner)
+        double = held is not None and held.signed == delta.head and not held.expired
+        if before is not None or delta.base != head.content_version:
+            keydoc = delta.keydoc or (before.keydoc if before is not None else None)
+            digest = hash_head(delta.head.head)[:8]
+            state.note(owner, Known(head.version, digest, head.content_version, keydoc))
         result = self.replica.apply(delta, link)
         self._after(link, state, head, delta, result)
+        if owner in state.wanted:
+            del state.wanted[owner]
+        elif double:
+            self._prune(link, state)
         for callback in self._answer_watchers:
             callback(link, owner, result)
 
@@ -123,27 +196,87 @@ class Dissemination:
     def on_want(self, link: LinkId, message: Want) -> None:
         """Queue what was asked for; owners that are not known here are passed over. Raises
         RemoteError if it asks for too many at once."""
-        if len(message.owners) > WANT_MAX:
+        self._serve(link, message.owners)
+
+    def on_graft(self, link: LinkId, message: Graft) -> None:
+        """The peer lacks what we announced, so we are part of its tree from now on. Raises
+        RemoteError as `on_want` does."""
+        state = self._links.get(link)
+        if state is not None:
+            state.eager = True
+        self._serve(link, message.owners)
+
+    def on_prune(self, link: LinkId, _message: Prune) -> None:
+        """The peer gets our news sooner from others: from now on it is told that there are some."""
+        state = self._links.get(link)
+        if state is not None:
+            state.eager = False
+
+    def on_ihave(self, link: LinkId, message: Ihave) -> None:
+        """The peer holds these heads. What does not come by itself is asked for. Raises
+        RemoteError if it announces too many at once."""
+        if len(message.news) > IHAVE_MAX:
+            raise RemoteError("A peer announces too much at once.")
+        state = self._links.get(link)
+        if state is None:
+            return
+        for news in message.news:
+            state.note(news.owner, Known(news.version, news.head_hash, None, None))
+            if self._lacks(news):
+                self._grafts.announced(link, news)
+
+    def _lacks(self, news: News) -> bool:
+        held = self.replica.owners.get(news.owner)
+        if held is None:
+            return not self.replica.trust.refuses(news.owner)
+        return news.version > held.version
+
+    def _serve(self, link: LinkId, owners: tuple[Asked, ...]) -> None:
+        if len(owners) > WANT_MAX:
             raise RemoteError("A want names too many owners.")
         state = self._links.get(link)
         if state is None:
             return
-        for owner, have in message.owners:
+        for owner, have in owners:
             held = self.replica.owners.get(owner)
             if held is not None and not held.expired:
-                state.known[owner] = Known(None, b"", have, None)
+                state.note(owner, Known(None, b"", have, None))
                 self._queue(link, state, owner)
 
     def learned(self, link: LinkId, entry: VectorEntry) -> None:
         """The peer said what it holds of an owner. News sent since may have crossed that."""
         state = self._links.get(link)
-        if state is None or (entry.owner not in state.known and len(state.known) >= 2 * OWNERS_MAX):
+        if state is None:
             return
         before = state.known.get(entry.owner)
         if before is None or before.version is None or entry.version >= before.version:
             content = ContentVersion(*entry.version[:2], entry.content_ver)
             keydoc = before.keydoc if before is not None else None
-            state.known[entry.owner] = Known(entry.version, entry.head_hash, content, keydoc)
+            state.note(entry.owner, Known(entry.version, entry.head_hash, content, keydoc))
+
+    # --- the tree --------------------------------------------------------------------------------
+
+    def _floods(self) -> bool:
+        return self.replica.count() <= self.env.settings.flood_stacks_max
+
+    def _prune(self, link: LinkId, state: _Link) -> None:
+        """A second copy came over this link: news come sooner by another one. Both ends agree on
+        what a link is, or one would go on to push what the other does not want."""
+        if state.eager and not self._floods():
+            state.eager = False
+            self._emit(link, Prune())
+
+    def graft(self, link: LinkId, owners: list[Asked]) -> None:
+        """Make this link part of our tree, and ask for the news of these owners over it."""
+        state = self._links.get(link)
+        if state is not None:
+            state.eager = True
+            state.ask(owners)
+            self._emit(link, Graft(tuple(owners)))
+
+    def _graft_for(self, link: LinkId, owners: list[StackId]) -> None:
+        held = self.replica.owners.get
+        self.graft(link, [(o, None if (it := held(o)) is None else it.base) for o in owners])
 
     # --- what changed ----------------------------------------------------------------------------
 
@@ -156,23 +289,48 @@ class Dissemination:
             self._forget(owner)
             return
         held = self.replica.owners[owner]
+        self._grafts.came(owner, held.version)
+        if change.kind == "refresh":
+            self._refreshed(owner, held, change.link)
+        else:
+            self._changed(owner, held)
+        if change.kind == "new":
+            self._ask_unproven()
+
+    def _changed(self, owner: StackId, held: Held) -> None:
+        floods = self._floods()
         for link, state in self._links.items():
             if _has(state, held):
                 state.news.pop(owner, None)
                 state.refreshes.pop(owner, None)
-            elif change.kind == "refresh" and owner not in state.news:
-                self._queue_refresh(link, state, owner)
-            else:
+                state.told.pop(owner, None)
+            elif state.eager or floods:
                 self._queue(link, state, owner)
-        if change.kind == "new":
-            self._ask_unproven()
+            else:
+                self._queue_ihave(link, state, owner)
+
+    def _refreshed(self, owner: StackId, held: Held, source: LinkId | None) -> None:
+        """A refresh goes along the tree only. Who is cut off from that misses some, and asks when
+        half a lease is gone. If we are ourselves no part of it, our own is announced: whoever asks
+        for it takes us in again."""
+        floods = self._floods()
+        lost = owner == self.env.me and not any(state.eager for state in self._links.values())
+        for link, state in self._links.items():
+            if link == source or _has(state, held):
+                state.refreshes.pop(owner, None)
+            elif owner in state.news:
+                continue
+            elif owner in state.told or (lost and not floods):
+                self._queue_ihave(link, state, owner)
+            elif state.eager or floods:
+                self._queue_refresh(link, state, owner)
 
     def _forget(self, owner: StackId) -> None:
         self._unproven.pop(owner, None)
+        self._grafts.forget(owner)
         for state in self._links.values():
-            state.known.pop(owner, None)
-            state.news.pop(owner, None)
-            state.refreshes.pop(owner, None)
+            for kept in (state.known, state.news, state.told, state.refreshes):
+                kept.pop(owner, None)
 
     def _ask_unproven(self) -> None:
         """A newly known stack may be the one that vouches for those who had no proof."""
@@ -183,12 +341,19 @@ class Dissemination:
 
     def want(self, link: LinkId, owners: list[Asked]) -> None:
         """Ask a link for the news of these owners, saying what is held of each."""
-        self.env.emit(Send(link, (Want(tuple(owners)),)))
+        state = self._links.get(link)
+        if state is not None:
+            state.ask(owners)
+            self._emit(link, Want(tuple(owners)))
+
+    def _emit(self, link: LinkId, message: Message) -> None:
+        self.env.emit(Send(link, (message,)))
 
     # --- sending ---------------------------------------------------------------------------------
 
     def _queue(self, link: LinkId, state: _Link, owner: StackId) -> None:
         state.refreshes.pop(owner, None)
+        state.told.pop(owner, None)
         state.news[owner] = None
         self._wait_to_flush(link, state)
 
@@ -201,20 +366,43 @@ class Dissemination:
         """A head that only refreshes can wait for others: its lease is a hundred times longer."""
         state.refreshes[owner] = None
         instant = self.env.after(self.env.settings.ping_interval_s)
-        self.env.deadlines.set_earlier(("refresh", link), instant, lambda: self._refresh(link))
+        self.env.deadlines.set_earlier(("refresh", link), instant, lambda: self.refresh(link))
 
-    def _refresh(self, link: LinkId) -> None:
+    def refresh(self, link: LinkId) -> None:
+        """Send the refreshes that wait, since a ping leaves for this link or the wait is over."""
+        state = self._links.get(link)
+        if state is not None and state.refreshes:
+            self.env.deadlines.drop(("refresh", link))
+            state.news |= state.refreshes
+            state.refreshes = {}
+            self._wait_to_flush(link, state)
+
+    def _queue_ihave(self, link: LinkId, state: _Link, owner: StackId) -> None:
+        state.refreshes.pop(owner, None)
+        state.told[owner] = None
+        instant = self.env.after(self.env.settings.ihave_delay_s)
+        self.env.deadlines.set_earlier(("ihave", link), instant, lambda: self._announce(link))
+
+    def _announce(self, link: LinkId) -> None:
+        """Say what we hold and the peer may lack, as far as it was not said or sent meanwhile."""
         state = self._links[link]
-        state.news |= state.refreshes
-        state.refreshes = {}
-        self._wait_to_flush(link, state)
+        told, state.told = state.told, {}
+        news: list[News] = []
+        for owner in told:
+            held = self.replica.owners.get(owner)
+            if held is None or held.expired or owner in state.left_out or _has(state, held):
+                continue
+            news.append(News(owner, held.version, held.head_hash))
+        for at in range(0, len(news), IHAVE_MAX):
+            self._emit(link, Ihave(tuple(news[at : at + IHAVE_MAX])))
 
     def _flush(self, link: LinkId) -> None:
         """Send what is queued, small owners first: a large one must not starve the others."""
         state = self._links[link]
         owners = self.replica.owners
         queued = [owner for owner in state.news if owner in owners]
-        queued.sort(key=lambda owner: owners[owner].record_set.size)
+        if len(queued) > 1:
+            queued.sort(key=lambda owner: owners[owner].record_set.size)
         state.news = {}
         messages: list[Delta] = []
         room = FLUSH_BYTES
@@ -234,12 +422,17 @@ class Dissemination:
             self._wait_to_flush(link, state)
 
     def _delta(self, state: _Link, owner: StackId, held: Held) -> Delta:
+        """The news for a link, based on what it is known to hold, or assumed to."""
         known = state.known.get(owner)
-        base = None if known is None or _contradicted(known, held) else known.content
-        with_keydoc = known is None or known.keydoc != held.signed_keydoc
-        state.known[owner] = Known(
-            held.version, held.head_hash, held.content_version, held.signed_keydoc
-        )
+        if known is not None and (known.content is not None or known.version is None):
+            base = None if _contradicted(known, held) else known.content
+            with_keydoc = known.keydoc != held.signed_keydoc
+        else:
+            base = held.previous if state.agreed else None
+            with_keydoc = base is None or (base != held.content_version and held.has_new_keys)
+        if known is not None or base != held.content_version:
+            now = Known(held.version, held.head_hash, held.content_version, held.signed_keydoc)
+            state.note(owner, now)
         return self.replica.delta_for(owner, base, with_keydoc=with_keydoc)
 
 
@@ -251,3 +444,7 @@ def _contradicted(known: Known, held: Held) -> bool:
 def _has(state: _Link, held: Held) -> bool:
     known = state.known.get(held.head.stack_id)
     return known is not None and known[:2] == (held.version, held.head_hash)
+
+
+def _no_rtt(_link: LinkId) -> float:
+    return 0.0

@@ -4,7 +4,8 @@ Tables named in `Save`, all of them (table, key) -> value maps that `Node` gets 
 the next start: `meta` (epoch, highest hlc), `keydoc` (owner -> packed), `head` (owner -> packed),
 `record` (owner | scope | key -> value), `ci` (name -> packed registration), `address`
 (owner or address -> packed), `name` (label -> owner), `peer` (id -> packed state), `floor`
-(owner -> packed version), `leaf` (identity key -> highest issued_at; written by the shell).
+(owner -> packed version), `proof` (owner -> packed), `leaf` (identity key -> highest issued_at;
+written by the shell), `blob` (BLAKE2b-256 -> the bytes that have it).
 """
 
 from __future__ import annotations

@@ -27,9 +27,11 @@ class WallClock:
 
 @frozen
 class Stalled:
-    """This process was not running for `seconds` (event-loop stall, suspend, SIGSTOP)."""
+    """This process was not running for `seconds` (event-loop stall, suspend, SIGSTOP); for
+    `suspended` of them its monotonic clock stood still, as it does while a machine sleeps."""
 
     seconds: float
+    suspended: float = 0.0
 
 
 @frozen
@@ -59,10 +61,12 @@ class LinkUp:
 
 @frozen
 class LinkDown:
-    """The link is gone; `reason` is for people. EOF and reset look alike."""
+    """The link is gone; `reason` is for people. EOF and reset look alike. `fault` says that what
+    the peer sent could not be read as messages at all."""
 
     link: LinkId
     reason: str
+    fault: bool = False
 
 
 @frozen
@@ -184,6 +188,25 @@ class TraceRoute:
 
 
 @frozen
+class PutBlob:
+    """Keep these bytes for the mesh; a record that refers to them has to follow within a minute.
+    The answer is {"hash", "length"}, the hash in hex."""
+
+    ticket: int
+    data: bytes
+
+
+@frozen
+class GetBlob:
+    """The bytes that have this BLAKE2b-256; the answer is {"data"}. What is not held here is
+    fetched, which may take `timeout_s`."""
+
+    ticket: int
+    hash: bytes
+    timeout_s: float
+
+
+@frozen
 class AdmitPeer:
     """Accept this stack from now on (allowlist, `peers approve`)."""
 
@@ -252,6 +275,8 @@ Event = (
     | SendMessage
     | CancelCommand
     | TraceRoute
+    | PutBlob
+    | GetBlob
     | AdmitPeer
     | EvictPeer
     | Leave

@@ -10,40 +10,59 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 
 from tektonmesh.core.head import Head
+from tektonmesh.core.layers import layer
 from tektonmesh.core.types import StackId
 
 BUCKETS = 256
 PRINT_SIZE = 16
-_ENTRY = struct.Struct(">QQQB8s")
+NO_PROOF = bytes(8)
+_ENTRY = struct.Struct(">QQQB8s8s")
 
 
-def entry_of(head: Head) -> bytes:
-    """What of a head counts: key epoch, epoch, content version, status, and a hash of the roots.
+def entry_of(head: Head, proof: bytes = NO_PROOF) -> bytes:
+    """What of an owner counts: key epoch, epoch, content version, status, a hash of the roots, and
+    the digest (8 bytes) of the proof that it contradicted itself.
 
-    The hash of the roots makes two heads of an equivocator differ, which share all the rest.
+    The hash of the roots makes two heads of an equivocator differ, which share all the rest; the
+    proof makes who knows of it differ from who does not, so that it is mended like data.
     """
+    assert len(proof) == len(NO_PROOF), "struct would pad or cut it"
     roots = b"".join(bytes([scope]) + root for scope, root in sorted(head.roots.items()))
     digest = hashlib.blake2b(roots, digest_size=8).digest()
-    return _ENTRY.pack(head.key_epoch, head.epoch, head.content_ver, head.status, digest)
+    return _ENTRY.pack(head.key_epoch, head.epoch, head.content_ver, head.status, digest, proof)
 
 
 class Fingerprints:
-    """The entries of all owners that are not expired, and the prints over them."""
+    """The entries of all owners that are not expired, and the prints over them. They start with
+    those of `base`, which never change again."""
 
-    def __init__(self) -> None:
-        self._entries: list[dict[StackId, bytes]] = [{} for _ in range(BUCKETS)]
-        self._prints = [_print(b"")] * BUCKETS
+    def __init__(self, base: Fingerprints | None = None) -> None:
         self._dirty: dict[int, None] = {}
-        self._total = _print(b"".join(self._prints))
+        self._count: int = 0 if base is None else base._count
+        if base is None:
+            self._shared = False
+            self._entries: list[MutableMapping[StackId, bytes]] = [{} for _ in range(BUCKETS)]
+            self._prints = [_print(b"")] * BUCKETS
+            self._total = _print(b"".join(self._prints))
+        else:
+            base._settle()
+            self._shared = True
+            self._entries, self._prints, self._total = base._entries, base._prints, base._total
 
     def set(self, owner: StackId, entry: bytes | None) -> None:
         """This owner counts with `entry` from now on; with None it does not count."""
         entries = self._entries[owner[0]]
         if entries.get(owner) == entry:
             return
+        if self._shared:
+            self._shared = False
+            self._prints = list(self._prints)
+            self._entries = [layer(bucket) for bucket in self._entries]
+            entries = self._entries[owner[0]]
+        self._count += (entry is not None) - (owner in entries)
         if entry is None:
             del entries[owner]
         else:
@@ -51,7 +70,7 @@ class Fingerprints:
         self._dirty[owner[0]] = None
 
     def __len__(self) -> int:
-        return sum(map(len, self._entries))
+        return self._count
 
     def owners(self, buckets: tuple[int, ...]) -> list[StackId]:
         """The owners that count in these buckets (none named: in all), sorted within each."""
@@ -82,7 +101,7 @@ class Fingerprints:
         self._total = _print(b"".join(self._prints))
 
 
-def _print_of(entries: dict[StackId, bytes]) -> bytes:
+def _print_of(entries: MutableMapping[StackId, bytes]) -> bytes:
     return _print(b"".join([owner + entries[owner] for owner in sorted(entries)]))
 
 

@@ -42,6 +42,7 @@ from tektonmesh.core.envelope import (
     trace_entry,
     unpack_mutable,
 )
+from tektonmesh.core.ids import show_id
 from tektonmesh.core.lanes import ANSWERS_WAITING_MAX, Done, Kept, Lane
 from tektonmesh.core.machine import Env
 from tektonmesh.core.messages import Forward, HopAck, Released, Settled
@@ -432,7 +433,7 @@ class Forwarding:
         if not lane.silent:
             lane.silent = True
             self._routes.clear()
-            self.env.notice("hop_silent", link=lane.link, stack=lane.stack_id.hex())
+            self.env.notice("hop_silent", link=lane.link, stack=show_id(lane.stack_id))
         tried = kept.tried
         kept.note_tried(lane.short)
         mutable = self._read(kept.data)

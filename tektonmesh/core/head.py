@@ -12,7 +12,7 @@ from dataclasses import field
 from typing import Any
 
 from tektonmesh.core.frozen import frozen
-from tektonmesh.core.keydoc import KEY_EPOCH_MAX, int_map, is_bytes, is_count
+from tektonmesh.core.keydoc import KEY_EPOCH_MAX, check_format, int_map, is_bytes, is_count
 from tektonmesh.core.types import (
     ID_SIZE,
     Codec,
@@ -23,7 +23,7 @@ from tektonmesh.core.types import (
     Status,
     Version,
 )
-from tektonmesh.errors import RemoteError
+from tektonmesh.errors import NoveltyError, RemoteError
 
 HEAD_CONTEXT = b"tektonmesh/head/1\0"
 FORMAT = 1
@@ -105,13 +105,16 @@ class Head:
 
     @classmethod
     def decode(cls, codec: Codec, packed: bytes) -> Head:
-        """Read a head and check its form. Raises RemoteError; verifies no signature."""
+        """Read a head and check its form. Raises RemoteError, or NoveltyError if it is of a later
+        version and this one can make nothing of it; verifies no signature."""
         if len(packed) > HEAD_SIZE_MAX:
             raise RemoteError("A head is over its size limit.")
         shown = int_map(codec.unpack(packed), "head")
-        if shown.get(0) != FORMAT:
-            raise RemoteError("A head has a format that this version cannot read.")
-        _check_fields(shown)
+        check_format(shown.get(0), FORMAT, "head")
+        try:
+            _check_fields(shown)
+        except RemoteError as error:
+            raise fault(shown.get(13), error.detail) from None
         return cls(
             mesh_id=shown[1],
             stack_id=shown[2],
@@ -134,6 +137,35 @@ class Head:
         """The head as it travels, signed by this node's operational key."""
         packed = self.encode(codec)
         return SignedHead(packed, crypto.sign(HEAD_CONTEXT, packed))
+
+
+HEADS_KEPT = 1024
+"""Decoded heads that a node remembers: a megabyte. One head arrives over several links."""
+
+
+class Heads:
+    """Heads that were decoded lately, by their packed bytes. Worlds share one among all nodes."""
+
+    def __init__(self, most: int = HEADS_KEPT) -> None:
+        self._most = most
+        self._known: dict[bytes, Head] = {}
+
+    def read(self, codec: Codec, packed: bytes) -> Head:
+        """As `Head.decode`."""
+        head = self._known.get(packed)
+        if head is None:
+            head = Head.decode(codec, packed)
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[packed] = head
+        return head
+
+
+def fault(minor: Any, detail: str) -> RemoteError:
+    """What is wrong with a head, or with its records: a fault of who sent it, unless it says that
+    it is of a later version, which may allow more. An honest stack of that version passes it on."""
+    later = type(minor) is int and minor > MINOR_VERSION
+    return NoveltyError(detail) if later else RemoteError(detail)
 
 
 def _check_fields(shown: dict[int, Any]) -> None:

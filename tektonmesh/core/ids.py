@@ -7,7 +7,6 @@ before it is approved; programs get the plain 52 characters. Both are read.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Iterable
 
@@ -64,7 +63,7 @@ def parse_id(text: str) -> StackId:
         )
     try:
         stack_id = base64.b32decode(plain[:SHOWN_SIZE].upper() + "====")
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one, and so is what letters outside ASCII raise
         raise LocalError(
             f"'{text}' is not a stack id: only the letters a-z and the digits 2-7 occur in one."
         ) from None

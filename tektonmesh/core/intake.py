@@ -6,16 +6,18 @@ Nothing here changes a record; what passes is stored by `core/replica`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, MutableMapping
 from enum import Enum
 
+from tektonmesh.core import equivocation
 from tektonmesh.core.frozen import frozen
-from tektonmesh.core.head import Head, hash_head, signed_by
+from tektonmesh.core.head import Head, fault, hash_head, signed_by
 from tektonmesh.core.held import Held
 from tektonmesh.core.keydoc import KeyDoc, hash_doc
 from tektonmesh.core.leases import Leases
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
-from tektonmesh.core.messages import Delta
+from tektonmesh.core.messages import Delta, Proof
 from tektonmesh.core.record import RECORDS_MAX, SET_SIZE_MAX, RecordSet
 from tektonmesh.core.trust import Trust
 from tektonmesh.core.types import SignedHead, SignedKeyDoc, StackId
@@ -29,7 +31,8 @@ class Applied(Enum):
 
     APPLIED and REFRESHED: taken. STALE: not newer, or not fresh. NEED: ask again, with `Held.base`
     (or nothing) as what we have. REFUSED: evicted, or no room. UNPROVEN: nothing says yet that the
-    owner is a member. CONTRADICTED: it signed two heads of one version, and ours stays.
+    owner is a member. CONTRADICTED: it said two things at once, and ours stays. DOUBTED: as NEED,
+    and no change fits our records any more; only between `Intake` and `Replica`.
     """
 
     APPLIED = "applied"
@@ -39,34 +42,45 @@ class Applied(Enum):
     REFUSED = "refused"
     UNPROVEN = "unproven"
     CONTRADICTED = "contradicted"
+    DOUBTED = "doubted"
 
 
 @frozen
 class Passed:
-    """A delta that passed all checks. `flagged` says that its owner contradicted itself."""
+    """A delta that passed all checks."""
 
     head: Head
     signed: SignedHead
     keys: tuple[KeyDoc, SignedKeyDoc]
     records: RecordSet
-    flagged: bool
 
 
 class Intake:
-    """The checks, against what is held now."""
+    """The checks, against what is held now. `accuse` is called with the proof of every
+    contradiction that a well signed head makes with the one that is held."""
 
     def __init__(
-        self, env: Env, trust: Trust, clock: MeshTime, owners: dict[StackId, Held], leases: Leases
+        self,
+        env: Env,
+        trust: Trust,
+        clock: MeshTime,
+        *,
+        owners: MutableMapping[StackId, Held],
+        leases: Leases,
+        accuse: Callable[[Proof], None],
     ) -> None:
         self.env = env
         self.trust = trust
         self.clock = clock
         self.owners = owners
         self.leases = leases
+        self._accuse = accuse
 
     def check(self, head: Head, delta: Delta) -> Passed | Applied:
         """`head` is the delta's, decoded. Raises RemoteError if the delta is malformed, wrongly
-        signed, or does not give the records that its head commits to."""
+        signed, or does not give the records that its head commits to: each of that could be seen
+        by whoever sent it, who must have looked. Raises NoveltyError instead where the head is of
+        a later version, of which we do not know what it allows."""
         self._check_size(head, delta)
         held = self.owners.get(head.stack_id)
         if not self._has_room(held) or self.trust.refuses(head.stack_id):
@@ -83,6 +97,12 @@ class Intake:
             return Applied.NEED
         if not signed_by(self.env.crypto, keys[0].op_pk, delta.head):
             raise RemoteError("A head is not signed by its owner.")
+        if held is not None:
+            proof = _contradiction(head, delta.head, keys[1], held)
+            if proof is not None:
+                self._accuse(proof)
+            if beats(held, head, delta.head):
+                return Applied.CONTRADICTED
         return self._check_records(head, delta, keys, held)
 
     def own_head(self, head: Head, signed: SignedHead) -> bool:
@@ -100,9 +120,9 @@ class Intake:
         if head.mesh_id != self.env.identity.mesh_id:
             raise RemoteError("A head belongs to another mesh.")
         if len(delta.puts) > RECORDS_MAX or len(delta.deletes) > RECORDS_MAX:
-            raise RemoteError("A delta has more changes than an owner may have records.")
+            raise fault(head.minor, "A delta has more changes than an owner may have records.")
         if sum(len(key) + len(value) for _, key, value in delta.puts) > SET_SIZE_MAX:
-            raise RemoteError("A delta is over the size quota of an owner.")
+            raise fault(head.minor, "A delta is over the size quota of an owner.")
         if any(one >= two for one, two in zip(delta.puts, delta.puts[1:], strict=False)):
             raise RemoteError("The records of a delta are doubled or out of order.")
 
@@ -111,12 +131,17 @@ class Intake:
         return held is not None or len(self.owners) < OWNERS_MAX or self.leases.can_make_room()
 
     def _is_news(self, head: Head, signed: SignedHead, held: Held | None) -> bool:
-        """Whether this head beats what is held, or contradicts it (which must be seen too)."""
+        """Whether this head beats what is held, or is the first to contradict it (which must be
+        seen too)."""
         if held is None:
             return head.version >= self.leases.floor(head.stack_id)
-        if signed == held.signed:
-            return False
-        return _contradicts(head, signed, held) or not beats(held, head, signed)
+        if signed.head == held.signed.head:
+            return (
+                False  # whoever has the key can sign one head in many ways; that says nothing new
+            )
+        if not beats(held, head, signed):
+            return True
+        return not held.equivocated and _contradicts(head, signed, held)
 
     def _keys_for(
         self, head: Head, signed: SignedKeyDoc | None, held: Held | None
@@ -152,30 +177,24 @@ class Intake:
         keys: tuple[KeyDoc, SignedKeyDoc],
         held: Held | None,
     ) -> Passed | Applied:
-        twin = held is not None and _contradicts(head, delta.head, held)
-        if held is not None and twin:
-            if beats(held, head, delta.head):
-                return Applied.CONTRADICTED
-            held.doubted = True  # our records are not what the changes of the other head change
-        records = self._records_for(delta, held)
-        if records is None:
+        if delta.base is not None and (held is None or held.base != delta.base):
             return Applied.NEED
-        if not records.matches(head.roots):
-            if held is not None and delta.base is not None:
-                held.doubted = True  # ours may be an equivocator's other set: nobody is struck
-                return Applied.NEED
-            raise RemoteError("The records of a delta do not match the root in its head.")
+        try:
+            records = self._records_for(delta, held)
+            if not _is_checked(head, records, held) and not records.matches(head.roots):
+                raise RemoteError("The records of a delta do not match the root in its head.")
+        except RemoteError as error:
+            if delta.base is not None:
+                return Applied.DOUBTED  # ours may be an equivocator's other set: nobody is struck
+            raise fault(head.minor, error.detail) from None
         if held is not None and _is_same(head, records, held):
             records = held.record_set
-        flagged = twin or (held is not None and _stays_flagged(head, records, held))
-        return Passed(head, delta.head, keys, records, flagged)
+        return Passed(head, delta.head, keys, records)
 
-    def _records_for(self, delta: Delta, held: Held | None) -> RecordSet | None:
-        """The records that the delta leads to; None if we lack the base it starts from."""
-        if delta.base is None:
+    def _records_for(self, delta: Delta, held: Held | None) -> RecordSet:
+        """The records that the delta leads to. Raises RemoteError if they break a rule."""
+        if delta.base is None or held is None:
             return RecordSet().changed(delta.puts, delta.deletes)
-        if held is None or held.base != delta.base:
-            return None
         if not delta.puts and not delta.deletes:
             return held.record_set
         return held.record_set.changed(delta.puts, delta.deletes)
@@ -208,15 +227,26 @@ def _contradicts(head: Head, signed: SignedHead, held: Held) -> bool:
     return same_version or head.keydoc_hash != held.head.keydoc_hash
 
 
+def _contradiction(
+    head: Head, signed: SignedHead, keydoc: SignedKeyDoc, held: Held
+) -> Proof | None:
+    """The proof that this well signed head and the one that is held make, if they contradict each
+    other and no proof of that is held."""
+    assert signed.head != held.signed.head, "what is held is no news"
+    if held.equivocated or held.expired or head.key_epoch != held.head.key_epoch:
+        return None
+    if head.keydoc_hash != held.keydoc_hash:
+        return equivocation.proof_of_keydocs(held.signed_keydoc, keydoc)
+    if equivocation.contradict(head, held.head):
+        return equivocation.proof_of_heads(held.signed, signed, keydoc)
+    return None
+
+
+def _is_checked(head: Head, records: RecordSet, held: Held | None) -> bool:
+    """Whether these records were compared with these roots before, as at every refresh."""
+    return held is not None and records is held.record_set and head.roots == held.head.roots
+
+
 def _is_same(head: Head, records: RecordSet, held: Held) -> bool:
     """Whether a snapshot only says again what is held."""
     return held.base == head.content_version and records.records == held.records
-
-
-def _stays_flagged(head: Head, records: RecordSet, held: Held) -> bool:
-    """A newer epoch clears the flag. Other records under one content version set it: such heads
-    would make honest stacks refuse one another's changes."""
-    if held.expired or head.version[:2] > held.version[:2]:
-        return False
-    same = head.content_version == held.content_version
-    return held.equivocated or (same and records.records != held.records)

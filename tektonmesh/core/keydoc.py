@@ -15,7 +15,7 @@ from typing import Any
 from tektonmesh.core.frozen import frozen
 from tektonmesh.core.ids import stack_id_of
 from tektonmesh.core.types import ID_SIZE, Codec, Crypto, SignedKeyDoc, StackId
-from tektonmesh.errors import RemoteError
+from tektonmesh.errors import NoveltyError, RemoteError
 
 KEYDOC_CONTEXT = b"tektonmesh/keydoc/1\0"
 VOUCHER_CONTEXT = b"tektonmesh/voucher/1\0"
@@ -60,12 +60,12 @@ class KeyDoc:
 
     @classmethod
     def decode(cls, codec: Codec, packed: bytes) -> KeyDoc:
-        """Read a document and check its form. Raises RemoteError; verifies no signature."""
+        """Read a document and check its form. Raises RemoteError, or NoveltyError if it is of a
+        later version; verifies no signature."""
         if len(packed) > DOC_SIZE_MAX:
             raise RemoteError("The key document is over its size limit.")
         shown = int_map(codec.unpack(packed), "key document")
-        if shown.get(0) != FORMAT:
-            raise RemoteError("The key document has a format that this version cannot read.")
+        check_format(shown.get(0), FORMAT, "key document")
         sized = [(1, ID_SIZE), (3, 32), (4, 32), (5, 32), (6, 32)]
         if not all(is_bytes(shown.get(key), size) for key, size in sized):
             raise RemoteError("The key document lacks a field or has one of a wrong size.")
@@ -73,6 +73,16 @@ class KeyDoc:
             raise RemoteError("The key document's epoch is not a number in range.")
         extra = {key: value for key, value in shown.items() if key not in _KNOWN}
         return cls(shown[3], shown[1], shown[2], shown[4], shown[5], shown[6], extra)
+
+
+def check_format(told: Any, known: int, what: str) -> None:
+    """Raises NoveltyError if something has a later format than the one that is known here, and
+    RemoteError if it has none. True and 1.0 equal 1 in Python, but pack to other bytes, and another
+    reader would not take the document for one of this format."""
+    if type(told) is not int or told != known:
+        later = type(told) is int and told > known
+        kind = NoveltyError if later else RemoteError
+        raise kind(f"The format of a {what} is none that this version can read.")
 
 
 def int_map(value: Any, what: str) -> dict[int, Any]:
@@ -158,7 +168,8 @@ class SignedVoucher:
 
 
 def read_voucher(codec: Codec, packed: bytes) -> SignedVoucher:
-    """Read a travelling voucher and check its form. Raises RemoteError."""
+    """Read a travelling voucher and check its form. Raises RemoteError, or NoveltyError if it is
+    for a role of a later version."""
     pair = codec.unpack(packed)
     if not isinstance(pair, list) or len(pair) != 2 or not is_bytes(pair[1], 64):
         raise RemoteError("A voucher is not a pair of body and signature.")
@@ -166,8 +177,10 @@ def read_voucher(codec: Codec, packed: bytes) -> SignedVoucher:
         raise RemoteError("A voucher's body is not bytes.")
     shown = int_map(codec.unpack(pair[0]), "voucher")
     sized = is_bytes(shown.get(0), 8) and is_bytes(shown.get(1), ID_SIZE)
-    if not sized or not is_bytes(shown.get(4), ID_SIZE) or shown.get(2) not in ROLES:
+    if not sized or not is_bytes(shown.get(4), ID_SIZE) or not isinstance(shown.get(2), str):
         raise RemoteError("A voucher lacks a field or has one of a wrong form.")
+    if shown[2] not in ROLES:
+        raise NoveltyError("A voucher is for a role that is not known here.")
     if not is_count(shown.get(3), 2**48):
         raise RemoteError("A voucher's end is not an instant in range.")
     voucher = Voucher(shown[0], shown[1], shown[2], shown[3], shown[4])

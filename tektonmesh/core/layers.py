@@ -13,6 +13,8 @@ from typing import TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Layered(MutableMapping[K, V]):
@@ -79,3 +81,33 @@ class Layered(MutableMapping[K, V]):
 def layer(base: MutableMapping[K, V] | None) -> MutableMapping[K, V]:
     """An empty mapping of one's own, or a layer over what `base` holds."""
     return {} if base is None else Layered(base)
+
+
+def keep(mapping: MutableMapping[K, V], key: K, value: V | None) -> None:
+    """Put `value` under `key`, or with None nothing. What is there already is left alone, so that
+    a layer holds what differs and no more."""
+    if value is None:
+        mapping.pop(key, None)
+    elif mapping.get(key) != value:
+        mapping[key] = value
+
+
+def own_list(mapping: MutableMapping[K, list[A]], key: K) -> list[A]:
+    """The list under `key`, to be changed in place, as `own_dict` does it for a dict."""
+    held = mapping.get(key)
+    if held is None:
+        held = mapping[key] = []
+    elif isinstance(mapping, Layered) and not mapping.own(key):
+        held = mapping[key] = list(held)
+    return held
+
+
+def own_dict(mapping: MutableMapping[K, dict[A, B]], key: K) -> dict[A, B]:
+    """The dict under `key`, to be changed in place: an empty one if there was none, a copy if it
+    is the base's."""
+    held = mapping.get(key)
+    if held is None:
+        held = mapping[key] = {}
+    elif isinstance(mapping, Layered) and not mapping.own(key):
+        held = mapping[key] = dict(held)
+    return held

@@ -18,6 +18,10 @@ BUCKETS_MS = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200, 300, 450, 700, 10
 MARGIN = 1.25
 """How far outside its bucket a round trip must be before it counts as another one (a guess)."""
 
+SLACK_S = 0.003
+"""And by how much at least: between near hosts a millisecond more is the scheduler, not the way.
+Each change of a cost is news for everybody. A guess."""
+
 STEADY_S = 10.0
 PAUSE_S = 5.0
 
@@ -64,7 +68,8 @@ class LinkCost:
         """Whether the sample and the smoothed value both left the bucket of `ms`, on one side and
         by more than the margin. The smoothed value alone would keep one spike for a minute."""
         least, most = min(rtt_s, self.srtt_s), max(rtt_s, self.srtt_s)
-        return cost_ms(least / MARGIN) > self.ms or cost_ms(most * MARGIN) < self.ms
+        lowest, highest = max(0.0, least / MARGIN - SLACK_S), most * MARGIN + SLACK_S
+        return cost_ms(lowest) > self.ms or cost_ms(highest) < self.ms
 
     def _change(self, now: float) -> bool:
         before, self.ms = self.ms, cost_ms(self.srtt_s)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from tektonmesh.core.counts import UNCOUNTED, Counts
 from tektonmesh.core.deadlines import Deadlines
-from tektonmesh.core.effects import Effect, Notice, Save
+from tektonmesh.core.effects import Effect, Notice, Save, Send
+from tektonmesh.core.head import Heads
 from tektonmesh.core.types import Chance, Codec, Crypto, Identity, NodeSettings
 
 
@@ -35,10 +37,16 @@ class Env:
         self.chance = chance
         self.now = now
         self.deadlines = Deadlines()
+        self.heads = Heads()
+        self.counts = Counts()
         self._effects: list[Effect] = []
 
     def emit(self, effect: Effect) -> None:
         """Add one effect to what this turn returns, in order."""
+        if type(effect) is Send:
+            messages = effect.messages
+            if messages and type(messages[0]) not in UNCOUNTED:
+                self.counts.count_sent(messages)
         self._effects.append(effect)
 
     def notice(self, kind: str, /, **data: Any) -> None:

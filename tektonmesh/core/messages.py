@@ -10,6 +10,12 @@ from __future__ import annotations
 from tektonmesh.core.frozen import frozen
 from tektonmesh.core.types import ContentVersion, SignedHead, SignedKeyDoc, StackId, Version
 
+BLOB_SIZE_MAX = 1 << 20
+"""Bytes of the largest blob: what is larger is more than one thing."""
+PIECE_SIZE = 1 << 16
+"""A blob has one cutting: every piece but the last has this size, a quarter of the largest
+message. It travels in the lowest class, so nothing waits long behind one."""
+
 
 @frozen
 class Ping:
@@ -81,13 +87,15 @@ class Want:
 
 @frozen
 class VectorEntry:
-    """`status` tells a left owner apart; `head_hash` (8 bytes) an equivocator's variants."""
+    """`status` tells a left owner apart; `head_hash` (8 bytes) an equivocator's variants; `proof`
+    (8 bytes, or empty) which proof of that is held."""
 
     owner: StackId
     version: Version
     content_ver: int
     status: int
     head_hash: bytes
+    proof: bytes = b""
 
 
 @frozen
@@ -114,6 +122,46 @@ class Refuses:
     do not count in the fingerprints of this link."""
 
     owners: tuple[StackId, ...]
+
+
+@frozen
+class News:
+    """A head that somebody holds: the id under which Plumtree knows it. The first 8 bytes of its
+    hash tell an equivocator's variants apart."""
+
+    owner: StackId
+    version: Version
+    head_hash: bytes
+
+
+@frozen
+class Ihave:
+    """The sender holds these heads, and sends them to whoever grafts the link."""
+
+    news: tuple[News, ...]
+
+
+@frozen
+class Graft:
+    """Send me your news from now on, and those of these owners at once; with the content version
+    that is held of each, as in `Want`."""
+
+    owners: tuple[tuple[StackId, ContentVersion | None], ...]
+
+
+@frozen
+class Prune:
+    """Only announce your news from now on: they come sooner from somebody else."""
+
+
+@frozen
+class Proof:
+    """An owner said two things at once (`core/equivocation`): two heads under one key document, or
+    no heads and two key documents. The smaller hash comes first; the key documents come without
+    their proofs of membership."""
+
+    heads: tuple[SignedHead, ...]
+    keydocs: tuple[SignedKeyDoc, ...]
 
 
 @frozen
@@ -149,6 +197,33 @@ class Released:
     visited: tuple[bytes, ...]
 
 
+@frozen
+class Fetch:
+    """Send me the piece at `offset` of the blob that is named by this hash. I do not look for one
+    of over `size_max` bytes."""
+
+    hash: bytes
+    offset: int
+    size_max: int
+
+
+@frozen
+class Piece:
+    """A part of a blob of `total` bytes."""
+
+    hash: bytes
+    offset: int
+    total: int
+    data: bytes
+
+
+@frozen
+class Lacking:
+    """I do not hold this blob, or it is none that was looked for."""
+
+    hash: bytes
+
+
 Message = (
     Ping
     | Pong
@@ -161,10 +236,17 @@ Message = (
     | Vector
     | Buckets
     | Refuses
+    | Ihave
+    | Graft
+    | Prune
+    | Proof
     | Forward
     | HopAck
     | Settled
     | Released
+    | Fetch
+    | Piece
+    | Lacking
 )
 
 SEND_CLASS: dict[type, int] = {
@@ -181,7 +263,14 @@ SEND_CLASS: dict[type, int] = {
     Delta: 1,
     Buckets: 1,
     Refuses: 1,
+    Ihave: 1,
+    Graft: 1,
+    Prune: 1,
     Vector: 1,
+    Proof: 1,
     Forward: 2,
+    Fetch: 3,
+    Piece: 3,
+    Lacking: 3,
 }
 """`Forward` takes the class in its envelope's header when that is given."""

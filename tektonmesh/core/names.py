@@ -8,8 +8,10 @@ later claimant as `west~k7f3`. What may be sent to whom is decided elsewhere.
 from __future__ import annotations
 
 import re
+from collections.abc import MutableMapping
 
 from tektonmesh.core.ids import SHOWN_SIZE, SUFFIX_SIZE_MIN, parse_id, show_id, suffix_of
+from tektonmesh.core.layers import layer, own_list
 from tektonmesh.core.machine import Env
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.types import ID_SIZE, Saved, StackId
@@ -30,20 +32,32 @@ CANDIDATES_MAX = 16
 class Names:
     """The names of this node. Bindings live in the table `name` (name -> id)."""
 
-    def __init__(self, env: Env, replica: Replica, saved: Saved) -> None:
+    def __init__(self, env: Env, replica: Replica, saved: Saved, base: Names | None = None) -> None:
         self._env = env
         self._replica = replica
         self._own = env.identity.name
-        self._bound: dict[str, StackId] = {}
-        self._kept: dict[StackId, int] = {}
-        self._claim: dict[StackId, str] = {env.me: self._own}
-        self._claimants: dict[str, list[StackId]] = {self._own: [env.me]}
+        self._bound: MutableMapping[str, StackId] = layer(None if base is None else base._bound)
+        self._kept: MutableMapping[StackId, int] = layer(None if base is None else base._kept)
+        self._claim: MutableMapping[StackId, str] = layer(None if base is None else base._claim)
+        self._claimants: MutableMapping[str, list[StackId]] = layer(
+            None if base is None else base._claimants
+        )
+        self._claim_own(base)
         for (table, key), value in saved.items():
             name = key.decode("ascii", "replace")
             if table == "name" and len(value) == ID_SIZE and NAME.fullmatch(name):
+                self._unbind(name)
                 self._remember(name, value)
-        for owner in replica.owners:
+        for owner in replica.owners if base is None else ():
             self._read(owner)
+
+    def _claim_own(self, base: Names | None) -> None:
+        """Our own name is ours whatever a base read in records, and the base's own is nobody's."""
+        me = self._env.me
+        for known in (me,) if base is None else (me, base._env.me):
+            self._withdraw(known)
+        self._claim[me] = self._own
+        own_list(self._claimants, self._own).insert(0, me)
 
     # --- showing ---------------------------------------------------------------------------------
 
@@ -167,15 +181,16 @@ class Names:
         fits = isinstance(name, str) and NAME.fullmatch(name) is not None
         claim = str(name) if fits else INVALID
         self._claim[owner] = claim
-        self._claimants.setdefault(claim, []).append(owner)
+        own_list(self._claimants, claim).append(owner)
         if fits:
             self._bind(claim, owner)
 
     def _withdraw(self, owner: StackId) -> None:
         claim = self._claim.pop(owner, None)
         if claim is not None:
-            self._claimants[claim].remove(owner)
-            if not self._claimants[claim]:
+            claimants = own_list(self._claimants, claim)
+            claimants.remove(owner)
+            if not claimants:
                 del self._claimants[claim]
 
     def _holder(self, name: str) -> StackId | None:
@@ -191,6 +206,12 @@ class Names:
         elif self._kept.get(owner, 0) < NAMES_PER_STACK:
             self._remember(name, owner)
             self._env.save("name", name.encode(), owner)
+
+    def _unbind(self, name: str) -> None:
+        """What the disk remembers beats what a base bound."""
+        holder = self._bound.pop(name, None)
+        if holder is not None:
+            self._kept[holder] -= 1
 
     def _remember(self, name: str, owner: StackId) -> None:
         assert name not in self._bound, "a name is given away once"

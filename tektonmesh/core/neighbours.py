@@ -8,7 +8,7 @@ the mesh is `graph`'s to derive, and getting a lost link back is `dialling`'s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -41,6 +41,9 @@ DOUBT_PAUSE_S = 0.25
 LATE_S = 0.25
 """A deadline that runs later than this was held up by our own pause: nobody is accused by it."""
 
+GONE_ON_PURPOSE = ("leaving", "excess")
+"""Codes of a `Bye` after which nobody waits for the link to come back."""
+
 HEALTH_DECAY_S = 30.0
 """Local health returns from 1 to 0 in this time (a guess; memberlist decays by successes)."""
 
@@ -54,6 +57,14 @@ class Topology(Protocol):
 
     def reachable(self, stack_id: StackId, /) -> bool: ...
 
+    def edges(self, stack_id: StackId, /) -> Mapping[StackId, int]:
+        """The neighbours of a stack with the cost in ms, as both ends say."""
+        ...
+
+    def adrift(self) -> Sequence[StackId]:
+        """The live stacks that no path leads to."""
+        ...
+
 
 class NoTopology:
     """The answer of a node that knows of nobody else."""
@@ -63,6 +74,12 @@ class NoTopology:
 
     def reachable(self, _stack_id: StackId) -> bool:
         return False
+
+    def edges(self, _stack_id: StackId) -> Mapping[StackId, int]:
+        return {}
+
+    def adrift(self) -> Sequence[StackId]:
+        return ()
 
 
 @dataclass(slots=True, eq=False)
@@ -126,6 +143,11 @@ class Neighbours:
                 return neighbour
         return None
 
+    def rtt_s(self, link: LinkId) -> float:
+        """The smoothed round trip of a link in seconds; 0.0 while it is not known."""
+        neighbour = self.links.get(link)
+        return 0.0 if neighbour is None else neighbour.rtt_s
+
     def edge(self, stack_id: StackId) -> tuple[int, str] | None:
         """The own edge to a stack as it is this instant: (cost in ms, "up" or "suspect"). It is
         suspect as well within the grace for a restart."""
@@ -145,18 +167,7 @@ class Neighbours:
     def link_up(self, event: LinkUp) -> bool:
         """Take a new link into use; False when it was closed instead."""
         env = self._env
-        new = Neighbour(
-            link=event.link,
-            stack_id=event.stack_id,
-            name=event.name,
-            address=event.address,
-            addresses=event.addresses,
-            instance=event.instance,
-            outbound=event.outbound,
-            since=env.now,
-            heard=env.now,
-            idle_s=env.jitter(env.settings.ping_interval_s),
-        )
+        new = self._neighbour(event)
         refusal = self._refusal(new)
         if refusal is not None:
             env.emit(CloseLink(new.link, *refusal))
@@ -167,6 +178,32 @@ class Neighbours:
         self._tell("link_up", new, address=new.address, outbound=new.outbound)
         self._publish(new.stack_id)
         return True
+
+    def resume_link(self, event: LinkUp, rtt_s: float) -> None:
+        """A link that has been up for a while, with its round trip in seconds. Its pings begin at
+        some moment of their interval."""
+        env = self._env
+        new = self._neighbour(event)
+        new.cost.sample(rtt_s, env.now)
+        new.ping_at = env.now - RTT_INTERVAL_S * env.chance.random()
+        new.heard = env.now - new.idle_s * env.chance.random()
+        self._insert(new)
+        self._schedule(new, max(env.now, self._next(new)))
+        self._publish(new.stack_id)
+
+    def _neighbour(self, event: LinkUp) -> Neighbour:
+        return Neighbour(
+            link=event.link,
+            stack_id=event.stack_id,
+            name=event.name,
+            address=event.address,
+            addresses=event.addresses,
+            instance=event.instance,
+            outbound=event.outbound,
+            since=self._env.now,
+            heard=self._env.now,
+            idle_s=self._env.jitter(self._env.settings.ping_interval_s),
+        )
 
     def link_down(self, event: LinkDown) -> bool:
         """A link ended; False if it never was in use. The stack keeps a `suspect` edge for the
@@ -326,12 +363,12 @@ class Neighbours:
                 neighbour.down_at += self._env.settings.down_after_s
 
     def on_bye(self, link: LinkId, message: Bye) -> None:
-        """The peer closes on purpose; only one that leaves the mesh is not waited for."""
+        """The peer closes on purpose; one that leaves, or has links enough, is not waited for."""
         neighbour = self.links.get(link)
         if neighbour is None:
             return
         self._dismiss(neighbour, "bye", f"The peer closed the link: {message.detail}")
-        if message.code == "leaving" and neighbour.stack_id not in self._of_stack:
+        if message.code in GONE_ON_PURPOSE and neighbour.stack_id not in self._of_stack:
             self._forget(neighbour.stack_id)
         else:
             self._after_loss(neighbour.stack_id)

@@ -6,16 +6,20 @@ It owns no clock, no socket, no disk and no global randomness (docs/design/archi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tektonmesh.core import events as ev
 from tektonmesh.core import messages as msg
 from tektonmesh.core.antientropy import AntiEntropy
+from tektonmesh.core.blobs import Blobs
+from tektonmesh.core.chronicle import Chronicle
 from tektonmesh.core.cis import Cis
+from tektonmesh.core.counts import UNCOUNTED
 from tektonmesh.core.deliveries import Deliveries
 from tektonmesh.core.dialling import Dialling
 from tektonmesh.core.dissemination import Dissemination
+from tektonmesh.core.divergence import Divergence
 from tektonmesh.core.effects import Answer, AnswerFailed, CloseLink, Effect
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
@@ -25,9 +29,12 @@ from tektonmesh.core.names import Names
 from tektonmesh.core.neighbours import Neighbours
 from tektonmesh.core.owner import Owner
 from tektonmesh.core.paths import Paths
+from tektonmesh.core.proofs import Proofs
+from tektonmesh.core.quotas import Quotas
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.requests import Requests
 from tektonmesh.core.sightings import Sightings
+from tektonmesh.core.strikes import HELD_OFF
 from tektonmesh.core.trust import Trust, Verdict
 from tektonmesh.core.types import (
     Chance,
@@ -40,7 +47,10 @@ from tektonmesh.core.types import (
     SignedKeyDoc,
     StackId,
 )
-from tektonmesh.errors import MeshError, RemoteError
+from tektonmesh.errors import MeshError, NoveltyError, RemoteError
+
+NOVELTY_QUIET_S = 600.0
+_HELD_OFF_DETAIL = "This stack broke the protocol several times and is held off for a while."
 
 
 class Node:
@@ -57,20 +67,34 @@ class Node:
         saved: Saved,
         now: float,
         wall_s: float,
+        base: Node | None = None,
     ) -> None:
+        """With a `base`, a node that holds what this one is to hold, the two share it; the base
+        must not be handled any more (docs/design/simulator.md)."""
         env = Env(identity, settings, crypto=crypto, codec=codec, chance=chance, now=now)
         self.env = env
+        if base is not None:
+            env.heads = base.env.heads
         self.clock = MeshTime(env, saved, wall_s)
         self.trust = Trust(env, saved, self.clock)
-        self.replica = Replica(env, self.trust, self.clock, saved)
+        replica = None if base is None else base.replica
+        self.replica: Replica = Replica(env, self.trust, self.clock, saved, replica)
         self.owner = Owner(env, self.replica, self.clock, saved)
         self.dissemination = Dissemination(env, self.replica)
         self.antientropy = AntiEntropy(env, self.replica, self.dissemination)
+        self.proofs = Proofs(env, self.replica)
+        self.quotas = Quotas(env, self.replica)
         self.neighbours = Neighbours(env, self.owner, self.clock, self.antientropy)
-        self.graph = Graph(env, self.replica, self.neighbours)
+        self.dissemination.rtt_s = self.neighbours.rtt_s
+        graph = None if base is None else base.graph
+        self.graph: Graph = Graph(env, self.replica, self.neighbours, graph)
+        self.divergence = Divergence(env, self.replica, self.antientropy)
+        self.chronicle = Chronicle(env, self.replica, self.neighbours)
         self.paths = Paths(env, self.graph, self.neighbours)
-        self.names = Names(env, self.replica, saved)
-        self.sightings = Sightings(env, self.replica, self.names)
+        names = None if base is None else base.names
+        self.names: Names = Names(env, self.replica, saved, names)
+        seen = None if base is None else base.sightings
+        self.sightings: Sightings = Sightings(env, self.replica, self.names, seen)
         self.dialling = Dialling(env, self.replica, self.neighbours, self.trust, saved)
         self.cis = Cis(env, self.owner, saved)
         self.forwarding = Forwarding(env, self.replica, self.paths, self.neighbours)
@@ -78,7 +102,9 @@ class Node:
         self.requests = Requests(
             env, self.replica, self.names, self.graph, self.forwarding, self.deliveries
         )
+        self.blobs = Blobs(env, self.replica, self.neighbours, saved)
         self.started = now
+        self._novelty_due = now
         self._events: dict[type, Callable[[Any], None]] = self._event_table()
         self._messages: dict[type, Callable[[LinkId, Any], None]] = self._message_table()
         self.replica.watch(self._replica_changed)
@@ -98,6 +124,22 @@ class Node:
         self.cis.start()
         self.dialling.start()
         self.antientropy.start()
+        self.blobs.start()
+        return self.env.take()
+
+    def resume(self, now: float, links: Sequence[tuple[ev.LinkUp, float]]) -> list[Effect]:
+        """The first turn of a node that takes up where it was: its own head, signed by this very
+        instance, is in the replica of its base, and these links are up, each with its round trip
+        in seconds, to peers that hold the same."""
+        self.env.now = now
+        self.owner.resume(self.replica.owners[self.env.me])
+        self.cis.start()
+        self.antientropy.resume()
+        for event, rtt_s in links:
+            self.dialling.on_link_up(event)
+            self.neighbours.resume_link(event, rtt_s)
+            self._introduce(event, agreed=True)
+        self.dialling.resume()
         return self.env.take()
 
     def handle(self, event: ev.Event, now: float) -> list[Effect]:
@@ -120,7 +162,7 @@ class Node:
         return {
             ev.Tick: lambda _event: None,
             ev.WallClock: lambda event: self.clock.on_wall(event.wall_s),
-            ev.Stalled: lambda event: self.neighbours.stalled(event.seconds),
+            ev.Stalled: self._stalled,
             ev.Saved: lambda event: self.owner.saved(event.ticket),
             ev.LinkUp: self._link_up,
             ev.LinkDown: self._link_down,
@@ -134,8 +176,10 @@ class Node:
             ev.Detached: self.cis.detached,
             ev.CiHealth: self.cis.health,
             ev.SendMessage: self._command(self.requests.send),
-            ev.CancelCommand: lambda event: self.requests.cancel(event.ticket),
+            ev.CancelCommand: self._cancel,
             ev.TraceRoute: self._command(self.requests.trace),
+            ev.PutBlob: self._command(self.blobs.put),
+            ev.GetBlob: self._command(self.blobs.get),
             ev.AdmitPeer: self._command(self._admit),
             ev.EvictPeer: self._command(self._evict),
             ev.Leave: self._command(self._leave),
@@ -145,8 +189,8 @@ class Node:
         }
 
     def _message_table(self) -> dict[type, Callable[[LinkId, Any], None]]:
-        return {
-            msg.Ping: self.neighbours.on_ping,
+        acts: dict[type, Callable[[LinkId, Any], None]] = {
+            msg.Ping: self._ping,
             msg.Pong: self.neighbours.on_pong,
             msg.Probe: self.neighbours.on_probe,
             msg.ProbeAnswer: self.neighbours.on_probe_answer,
@@ -154,14 +198,34 @@ class Node:
             msg.Vouch: self.trust.on_vouch,
             msg.Delta: self.dissemination.on_delta,
             msg.Want: self.dissemination.on_want,
-            msg.Vector: self.antientropy.on_vector,
+            msg.Vector: self._vector,
             msg.Buckets: self.antientropy.on_buckets,
-            msg.Refuses: self.antientropy.on_refuses,
+            msg.Refuses: self._refuses,
+            msg.Ihave: self.dissemination.on_ihave,
+            msg.Graft: self.dissemination.on_graft,
+            msg.Prune: self.dissemination.on_prune,
+            msg.Proof: self.proofs.on_proof,
             msg.Forward: self.forwarding.on_forward,
             msg.HopAck: self.forwarding.on_hop_ack,
             msg.Settled: self.forwarding.on_settled,
             msg.Released: self.forwarding.on_released,
+            msg.Fetch: self.blobs.on_fetch,
+            msg.Piece: self.blobs.on_piece,
+            msg.Lacking: self.blobs.on_lacking,
         }
+        return {
+            kind: act if kind in UNCOUNTED else self._counted(kind, act)
+            for kind, act in acts.items()
+        }
+
+    def _counted(
+        self, kind: type, act: Callable[[LinkId, Any], None]
+    ) -> Callable[[LinkId, Any], None]:
+        def run(link: LinkId, message: Any) -> None:
+            self.env.counts.count_received(kind)
+            act(link, message)
+
+        return run
 
     def _command(self, act: Callable[[Any], dict[str, Any] | None]) -> Callable[[Any], None]:
         """A command that returns a dict is answered with it, one that raises is answered with the
@@ -178,29 +242,55 @@ class Node:
 
         return run
 
+    def _stalled(self, event: ev.Stalled) -> None:
+        if event.suspended > 0.0:
+            self.clock.suspended(event.suspended)
+        self.neighbours.stalled(event.seconds)
+
     # --- links -----------------------------------------------------------------------------------
 
     def _link_up(self, event: ev.LinkUp) -> None:
+        if self.trust.strikes.held_off_s(event.stack_id) > 0.0:
+            # It was struck while it shook hands. The dial, if one led here, counts as unanswered.
+            self.env.emit(CloseLink(event.link, HELD_OFF, _HELD_OFF_DETAIL))
+            return
         taken = self.neighbours.link_up(event)
         # Also for a second link that was closed again: it tells who lives at that address.
         self.dialling.on_link_up(event)
-        if not taken:
-            return
+        if taken:
+            self._introduce(event)
+
+    def _introduce(self, event: ev.LinkUp, *, agreed: bool = False) -> None:
+        """Tell every machine of a link that is in use. `agreed` says that its peer is known to
+        hold what we hold."""
+        self.quotas.link_up(event.link, event.stack_id)
         self.clock.link_up(event.link, event.stack_id)
         self.trust.link_up(event)
         self.dissemination.link_up(event.link, event.stack_id)
-        self.antientropy.link_up(event.link, event.stack_id)
+        self.antientropy.link_up(event.link, event.stack_id, agreed=agreed)
+        self.divergence.link_up(event.link, event.stack_id)
+        self.chronicle.link_up(event.link, event.stack_id)
+        self.proofs.link_up(event.link)
         self.forwarding.link_up(event.link)
+        self.blobs.link_up(event.link)
 
     def _link_down(self, event: ev.LinkDown) -> None:
+        neighbour = self.neighbours.links.get(event.link)
         if not self.neighbours.link_down(event):
             return
         self.forwarding.link_down(event.link)
+        self.blobs.link_down(event.link)
         self.antientropy.link_down(event.link)
+        self.divergence.link_down(event.link)
+        self.chronicle.link_down(event.link, event.reason)
+        self.proofs.link_down(event.link)
         self.dissemination.link_down(event.link)
+        self.quotas.link_down(event.link)
         self.clock.drop_link(event.link)
         self.trust.link_down(event.link)
         self.dialling.on_link_down(event)
+        if event.fault and neighbour is not None:
+            self._strike(neighbour.stack_id, event.reason)
 
     def _received(self, event: ev.Received) -> None:
         link = event.link
@@ -209,12 +299,50 @@ class Node:
         table = self._messages
         for message in event.messages:
             try:
-                table[type(message)](link, message)
+                if self.quotas.admits(link, message):
+                    table[type(message)](link, message)
+            except NoveltyError as error:
+                self._pass_over(link, error)
             except RemoteError as error:
-                self.env.notice("link_error", link=link, detail=error.detail)
-                self.env.emit(CloseLink(link, error.code.name, error.detail))
+                self._fault(link, error)
                 return
         self.forwarding.end_of_batch(link)
+
+    # --- messages that touch several machines ----------------------------------------------------
+
+    def _ping(self, link: LinkId, message: msg.Ping) -> None:
+        self.neighbours.on_ping(link, message)
+        if message.fingerprint:
+            self.divergence.on_print(link, message.fingerprint)
+
+    def _vector(self, link: LinkId, message: msg.Vector) -> None:
+        self.antientropy.on_vector(link, message)
+        self.divergence.on_vector(link, message)
+
+    def _refuses(self, link: LinkId, message: msg.Refuses) -> None:
+        self.antientropy.on_refuses(link, message)
+        self.divergence.on_refuses(link, message)
+
+    # --- faults ----------------------------------------------------------------------------------
+
+    def _pass_over(self, link: LinkId, error: NoveltyError) -> None:
+        """Something of a later version. People hear of it once in a while."""
+        if self.env.now >= self._novelty_due:
+            self._novelty_due = self.env.after(NOVELTY_QUIET_S)
+            self.env.notice("novelty_ignored", link=link, detail=error.detail)
+
+    def _fault(self, link: LinkId, error: RemoteError) -> None:
+        """A peer broke the protocol: its link closes and is remembered against it."""
+        neighbour = self.neighbours.links.get(link)
+        self.env.counts.strikes += 1
+        self.env.notice("link_error", link=link, detail=error.detail)
+        self.env.emit(CloseLink(link, error.code.name, error.detail))
+        if neighbour is not None:  # what follows a Bye in one batch is nobody's any more
+            self._strike(neighbour.stack_id, error.detail)
+
+    def _strike(self, stack_id: StackId, reason: str) -> None:
+        if self.trust.strikes.strike(stack_id, reason) > 0.0:
+            self.neighbours.close(stack_id, HELD_OFF, _HELD_OFF_DETAIL)
 
     # --- commands that touch several machines ----------------------------------------------------
 
@@ -230,21 +358,30 @@ class Node:
         self.antientropy.evicted()
         return result
 
+    def _cancel(self, event: ev.CancelCommand) -> None:
+        if not self.blobs.cancel(event.ticket):
+            self.requests.cancel(event.ticket)
+
     def _leave(self, event: ev.Leave) -> None:
         self.dialling.stop()
         self.requests.leaving()
+        self.blobs.leaving()
         self.owner.leave(event.ticket)
 
     # --- what machines tell one another ----------------------------------------------------------
 
     def _replica_changed(self, change: Change) -> None:
+        self.quotas.on_change(change)
         self.dissemination.on_change(change)
         self.antientropy.on_change(change)
+        self.proofs.on_change(change)
         self.graph.on_change(change)
         self.names.on_change(change)
         self.sightings.on_change(change)
         self.dialling.on_change(change)
         self.requests.on_change(change)
+        self.blobs.on_change(change, change.link)
+        self.chronicle.on_change(change)
 
     def _graph_changed(self) -> None:
         self.forwarding.graph_changed()

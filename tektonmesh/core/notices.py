@@ -18,7 +18,9 @@ KINDS: dict[str, str] = {
     "ci_seen": "A CI of another stack appeared in the replica (`ci` is its "
     "address; with `count`, so many of `stack`).",
     "ci_up": "A CI of this stack takes messages again.",
-    "clock_alarm": "The clock of this machine is far from that of the mesh.",
+    "clock_agrees": "After an alarm, the clock of this machine is near that of the mesh again.",
+    "clock_alarm": "The clock of this machine is far from that of the mesh; no stack is "
+    "deregistered meanwhile.",
     "clock_memory_discarded": "The remembered mesh time was too far ahead of the clock and "
     "was dropped.",
     "clone_fenced": "Another process runs with the identity of this stack; this one withdrew.",
@@ -35,14 +37,22 @@ KINDS: dict[str, str] = {
     "link_up": "A link to a neighbour came up.",
     "message_done": "A message that was sent from here was answered or failed.",
     "name_taken": "Another stack claims a name that a known stack holds.",
+    "novelty_ignored": "Something of a later version was passed over; said at most every ten "
+    "minutes.",
     "not_converged": "The replica of a peer still differs after several repairs.",
     "peer_admitted": "A peer was admitted by hand.",
     "peer_evicted": "A peer was evicted.",
     "peer_pending": "A peer that nobody admitted asks to be let in.",
     "peer_refused": "A peer does not admit this stack.",
+    "peer_struck": "A peer broke the protocol (`reason`); with `held_off_s` it has done so too "
+    "often, and there is no link with it for so long.",
     "seal_refused": "A message could not be opened or was not from whom it claimed.",
+    "self_contradicted": "Others hold proof that the key of this stack signed two states at once "
+    "(a machine resumed from a copy, a clone); it publishes anew under a higher epoch, or with "
+    "`keys` needs a new key epoch.",
     "stack_deregistered": "The lease of a stack ended, or the stack was evicted.",
-    "stack_equivocated": "A stack signed two different states under one version; it is left out.",
+    "stack_equivocated": "A stack signed two different states under one version, and the proof of "
+    "that is here; it is left out.",
     "stack_left": "A stack left the mesh by itself.",
     "stack_unreachable": "No path leads to a stack at this moment.",
     "stack_up": "A stack can be reached.",

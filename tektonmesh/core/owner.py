@@ -8,11 +8,13 @@ beside a clone by outbidding, and as a last resort it falls silent.
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 from tektonmesh.core.effects import Answer, Save
-from tektonmesh.core.head import EPOCH_MAX, LEASE_MAX_S, Head
+from tektonmesh.core.equivocation import Evidence
+from tektonmesh.core.head import EPOCH_MAX, LEASE_MAX_S, MINOR_VERSION, Head
+from tektonmesh.core.held import Held
 from tektonmesh.core.keydoc import KeyDoc, hash_doc
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
@@ -32,6 +34,8 @@ from tektonmesh.errors import LocalError, RemoteError
 
 FIRST_PUBLISH_WAIT_S = 1.0
 """How long the first publish waits for the clock and the memory of a peer, if one is expected."""
+DISPUTE_WAIT_S = 4.0
+"""How long it waits on for a second peer if the first one's time is far from ours; a guess."""
 REFRESH_OWNERS = 10
 """Seconds between refreshes grow with the owners: N/10, so that a replica sees ten a second."""
 CI_RECORDS_MAX = RECORDS_MAX - 256
@@ -40,8 +44,18 @@ CI_SIZE_MAX = SET_SIZE_MAX - (64 << 10)
 whom it is linked."""
 LEAVE_FLUSH_S = 0.3
 """Time for the shell to put the last head on the wire."""
+START_SIZE = 6
+"""Bytes of the start (mesh time in ms) before the random part of the instance in our heads: of two
+runs with one key, everybody can tell which one started later."""
+FOREIGN_MAX = 64
+"""Other runs that are remembered; each takes our key to make."""
+
+ANSWER_PAUSE_S, ANSWER_PAUSE_MAX_S = 1.0, 300.0
+"""Between two answers to proofs against us; it doubles while they go on, so that a stack that does
+contradict itself again and again does not send the mesh one epoch after another. A guess."""
 
 FIRST, PUBLISH, REFRESH = ("own", "first"), ("own", "publish"), ("own", "refresh")
+ANSWER = ("own", "answer")
 
 
 class Owner:
@@ -51,6 +65,7 @@ class Owner:
         self.env = env
         self.replica = replica
         self.clock = clock
+        self.minor = MINOR_VERSION
         self._pace = Pace(env)
         self._epoch_saved = _saved_epoch(env, saved)
         self._expects_peers = bool(env.settings.seed_peers) or any(
@@ -61,6 +76,9 @@ class Owner:
         self._durable = self._waited = self._fenced = False
         self._status = Status.UP
         self._started_ms = 0
+        self._instance = b""
+        self._answered_at = -inf
+        self._answer_pause_s = ANSWER_PAUSE_S
         self._foreign: dict[bytes, None] = {}
         self._records = RecordSet()
         self._wanted: dict[str, bytes] = {}
@@ -68,13 +86,20 @@ class Owner:
         self._ci_size = self._ci_count = 0
         self._touched: dict[str, None] = {}
         replica.watch_own(self._seen)
+        replica.watch_accused(self._accused)
         replica.trust.watch(self._proof_changed)
         clock.watch(self._heard_peer)
+        clock.watch_steps(self._stepped)
 
     @property
     def published(self) -> bool:
         """Whether anything was published since the start."""
         return self._ver > 0
+
+    @property
+    def fenced(self) -> bool:
+        """Whether it fell silent for good: a clone runs with our keys, or no epoch is left."""
+        return self._fenced
 
     # --- start -----------------------------------------------------------------------------------
 
@@ -82,10 +107,30 @@ class Owner:
         """Collect what this stack says of itself and make the epoch durable; the first publish
         follows when it is."""
         self._started_ms = self.clock.now_ms()
+        self._instance = _instance(self._started_ms, self.env.identity.instance)
         self._raise_epoch(0)
         self._publish_self()
         wait_s = FIRST_PUBLISH_WAIT_S if self._expects_peers else 0.0
-        self.env.deadlines.set(FIRST, self.env.after(wait_s), self._stop_waiting)
+        self.env.deadlines.set(FIRST, self.env.after(wait_s), self._wait_over)
+
+    def resume(self, held: Held) -> None:
+        """Go on after what is held of this stack, signed by this very instance."""
+        head = held.head
+        assert head.instance.endswith(self.env.identity.instance), "instances share no epoch"
+        self._instance = head.instance
+        self._epoch = self._epoch_saved = head.epoch
+        self._ver, self._content_ver, self._status = head.ver, head.content_ver, head.status
+        self._records, self._wanted = held.record_set, dict(held.records)
+        self._wanted_size = held.record_set.size
+        mine = [size_of(key, held.records[key]) for key in held.keys("ci")]
+        self._ci_count, self._ci_size = len(mine), sum(mine)
+        self._durable = self._waited = True
+        about = held.value("stack/self") or {}
+        self._started_ms = about.get("since", 0) * 1000
+        self.clock.note_signed(head.hlc)
+        since_s = (self.clock.now_ms() - head.hlc) / 1000.0
+        again = self.env.after(max(0.0, self._refresh_s() - since_s))
+        self.env.deadlines.set(REFRESH, again, self._refresh)
 
     def _raise_epoch(self, above: int) -> None:
         """A higher epoch than all of ours and than `above`, made durable. Publishing rests until
@@ -105,13 +150,23 @@ class Owner:
             self._ver = self._content_ver = 0
             self._try_first()
 
+    def _wait_over(self) -> None:
+        """What is signed under a wrong clock is refused by all, and cannot be taken back."""
+        if self.clock.disputed:
+            again = self.env.after(DISPUTE_WAIT_S)
+            self.env.deadlines.set(FIRST, again, self._stop_waiting)
+        else:
+            self._stop_waiting()
+
     def _stop_waiting(self) -> None:
         self._waited = True
+        self.clock.stop_waiting()
         self._try_first()
 
     def _heard_peer(self) -> None:
-        """A peer told its time: nothing more to wait for."""
-        if not self._waited:
+        """A peer told its time. If it fits ours, or is the second one: nothing more to wait
+        for."""
+        if not self._waited and self.clock.confirmed:
             self.env.deadlines.drop(FIRST)
             self._stop_waiting()
 
@@ -248,9 +303,10 @@ class Owner:
             hlc=hlc,
             lease_s=self._lease_s(refresh_s),
             status=self._status,
-            instance=identity.instance,
+            instance=self._instance,
             roots=records.roots(),
             keydoc_hash=hash_doc(keydoc.doc),
+            minor=self.minor,
         )
         signed = head.sign(self.env.codec, self.env.crypto)
         self.clock.note_signed(hlc)
@@ -273,6 +329,12 @@ class Owner:
         """Renew the lease; a new prekey of the day rides along."""
         self._publish_self()
         self._publish()
+
+    def _stepped(self) -> None:
+        """Our lease has run out everywhere while the clock stood still: say at once that we are
+        here."""
+        if self.published and self._may_publish() and self._status != Status.LEFT:
+            self.env.deadlines.set(REFRESH, self.env.now, self._refresh)
 
     def _proof_changed(self) -> None:
         """Others can judge us better now, so they must get the key document anew."""
@@ -301,17 +363,48 @@ class Owner:
 
     def _seen(self, head: Head) -> None:
         """A head with our signature that is not our newest: of before a restart, of before a lost
-        disk, or of a clone that runs with our keys."""
+        disk, or of a clone that runs with our keys. Whoever is seen is outbid; one that outbids us
+        in turn lives, and then the newest start stays."""
         if self._fenced or head.version[1:] < (self._epoch, self._ver):
             return
-        foreign = head.instance != self.env.identity.instance
-        again = head.instance in self._foreign
-        if foreign and again and head.hlc > self._started_ms:
+        if head.instance == self._instance:
+            # A copy of this very run, as of a machine that was resumed twice: tell the two apart.
+            self._instance = _instance(self.clock.now_ms(), self.env.chance.randbytes(8))
+        elif self._is_newer_clone(head):
             self._fence(head)
             return
-        if foreign:
+        else:
             self._foreign[head.instance] = None
+            if len(self._foreign) > FOREIGN_MAX:
+                del self._foreign[next(iter(self._foreign))]
         self.outbid(head.version)
+
+    def _is_newer_clone(self, head: Head) -> bool:
+        """Whether it was outbid before and speaks again, and started later than we did. Instances
+        begin with the start, so of two clones exactly one is the newer."""
+        again = head.instance in self._foreign and head.hlc > self._started_ms
+        return again and head.instance > self._instance
+
+    def _accused(self, evidence: Evidence) -> None:
+        """Others can prove that our key signed two things at once: a machine that was resumed from
+        a copy, or a clone. Nobody routes to us until we are above that; two key documents of one
+        epoch can only be outdone by a new key epoch, which is for people."""
+        if self._fenced or (evidence.version.epoch < self._epoch and not evidence.about_keys):
+            return
+        self.env.notice("self_contradicted", keys=evidence.about_keys)
+        if not evidence.about_keys:
+            instant = max(self.env.now, self._answered_at + self._answer_pause_s)
+            self.env.deadlines.set_earlier(ANSWER, instant, self._answer_proof)
+
+    def _answer_proof(self) -> None:
+        held = self.replica.owners.get(self.env.me)
+        if held is None or held.proof is None or self._fenced:
+            return  # something else has raised the epoch meanwhile, or nothing may
+        calm = self.env.now - self._answered_at > 2.0 * ANSWER_PAUSE_MAX_S
+        doubled_s = min(2.0 * self._answer_pause_s, ANSWER_PAUSE_MAX_S)
+        self._answer_pause_s = ANSWER_PAUSE_S if calm else doubled_s
+        self._answered_at = self.env.now
+        self.outbid(held.proof.version)
 
     def outbid(self, version: Version) -> None:
         """Publish everything anew under a higher epoch than that of `version`."""
@@ -332,6 +425,10 @@ class Owner:
     def _rest(self) -> None:
         self.env.deadlines.drop(PUBLISH)
         self.env.deadlines.drop(REFRESH)
+
+
+def _instance(start_ms: int, random: bytes) -> bytes:
+    return start_ms.to_bytes(START_SIZE, "big") + random[:16]
 
 
 def _scope(key: str) -> int:

@@ -38,6 +38,25 @@ class Hop:
     cost: int
 
 
+@frozen
+class Ways:
+    """`found` has for each stack what its path costs in ms, and the stack before it on it."""
+
+    found: dict[StackId, tuple[int, StackId]]
+
+    def cost(self, dest: StackId) -> int | None:
+        found = self.found.get(dest)
+        return None if found is None else found[0]
+
+    def path(self, dest: StackId) -> list[StackId]:
+        """Both ends included; empty when no path leads there."""
+        path = [dest] if dest in self.found else []
+        while path and (before := self.found[path[-1]][1]) != path[-1]:
+            assert len(path) <= len(self.found), "every stack before costs less"
+            path.append(before)
+        return path[::-1]
+
+
 class Paths:
     """Next hops for every destination, remembered until the graph changes."""
 
@@ -88,6 +107,28 @@ class Paths:
             assert len(path) <= len(table), "every step is nearer, so no stack comes twice"
             path.append(self._ranked(path[-1], dest, table)[0][1])
         return path
+
+    def ways(self) -> Ways:
+        """The shortest path to every stack by one search from here, for listings: `path` needs a
+        table for each destination. Where several are as short, or a direct link is preferred to
+        a shorter way, `path` may differ."""
+        graph, me = self._graph, self._env.me
+        ways = Ways({me: (0, me)})
+        done: dict[StackId, None] = {}
+        heap = [(0, me)]
+        while heap:
+            so_far, here = heapq.heappop(heap)
+            transit = 0 if here == me else graph.transit_ms(here)
+            if here in done or transit is None:
+                continue
+            done[here] = None
+            for peer, cost in graph.edges(here).items():
+                total = so_far + transit + cost
+                known = ways.found.get(peer)
+                if known is None or total < known[0]:
+                    ways.found[peer] = total, here
+                    heapq.heappush(heap, (total, peer))
+        return ways
 
     def _refresh(self) -> None:
         generation = self._graph.generation

@@ -8,21 +8,23 @@ may be taken is checked in `core/intake`, how owners end is `core/leases`; whom 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
 
 from tektonmesh.core import shelf
 from tektonmesh.core.effects import Save
+from tektonmesh.core.equivocation import Evidence, level_of, read_evidence, verify_evidence
 from tektonmesh.core.fingerprints import Fingerprints, entry_of
 from tektonmesh.core.head import Head
-from tektonmesh.core.held import Held
+from tektonmesh.core.held import Held, own_held
 from tektonmesh.core.ids import show_id
 from tektonmesh.core.intake import OWNERS_MAX, Applied, Intake, Passed
 from tektonmesh.core.keydoc import KeyDoc
+from tektonmesh.core.layers import layer
 from tektonmesh.core.leases import Leases
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
-from tektonmesh.core.messages import Delta, VectorEntry
+from tektonmesh.core.messages import Delta, Proof, VectorEntry
 from tektonmesh.core.record import RecordSet, differing
 from tektonmesh.core.trust import Trust
 from tektonmesh.core.types import (
@@ -40,36 +42,56 @@ __all__ = ["Applied", "Change", "Held", "Replica"]
 @dataclass(frozen=True, slots=True)
 class Change:
     """What happened to an owner. `kind` is "new", "content", "refresh", "left", "expired",
-    "forgotten" or "flagged" (it equivocated); `keys` are the records that changed, sorted."""
+    "forgotten" or "flagged" (a proof that it equivocated is held from now on, the first one or a
+    smaller one); `keys` are the records that changed, sorted. `link` brought it (None: this stack
+    made it or found it out), which does not tell two changes apart."""
 
     owner: StackId
     kind: str
     keys: tuple[str, ...]
+    link: LinkId | None = field(default=None, compare=False)
 
 
 class Replica:
     """Owners by id. `watch` callbacks hear of every change after it was made; `watch_own` of heads
-    of this stack that came back from others, signed by our key."""
+    of this stack that came back from others, signed by our key; `watch_accused` of proofs against
+    this stack itself. With a `base` it starts with what that one holds, and shares it."""
 
-    def __init__(self, env: Env, trust: Trust, clock: MeshTime, saved: Saved) -> None:
+    def __init__(
+        self,
+        env: Env,
+        trust: Trust,
+        clock: MeshTime,
+        saved: Saved,
+        base: Replica | None = None,
+    ) -> None:
         self.env = env
         self.trust = trust
         self.clock = clock
-        self.owners: dict[StackId, Held] = shelf.read_owners(env, trust, saved)
+        self.owners: MutableMapping[StackId, Held] = (
+            shelf.read_owners(env, trust, saved) if base is None else layer(base.owners)
+        )
         self._watchers: list[Callable[[Change], None]] = []
         self._own_watchers: list[Callable[[Head], None]] = []
-        self._prints = Fingerprints()
-        self._leases = Leases(env, clock, self.owners, saved, self._ended)
-        self._intake = Intake(env, trust, clock, self.owners, self._leases)
-        self._last_read: tuple[bytes, Head] | None = None
-        for owner, held in self.owners.items():
-            self._prints.set(owner, None if held.expired else entry_of(held.head))
+        self._prints: Fingerprints = Fingerprints(None if base is None else base._prints)
+        leases: Leases | None = None if base is None else base._leases
+        self._leases: Leases = Leases(env, clock, self.owners, saved, self._ended, leases)
+        self._intake = Intake(
+            env, trust, clock, owners=self.owners, leases=self._leases, accuse=self.take_proof
+        )
+        self._accused_watchers: list[Callable[[Evidence], None]] = []
+        if base is None:
+            for owner, held in self.owners.items():
+                self._prints.set(owner, _entry(held))
 
     def watch(self, callback: Callable[[Change], None]) -> None:
         self._watchers.append(callback)
 
     def watch_own(self, callback: Callable[[Head], None]) -> None:
         self._own_watchers.append(callback)
+
+    def watch_accused(self, callback: Callable[[Evidence], None]) -> None:
+        self._accused_watchers.append(callback)
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -82,9 +104,17 @@ class Replica:
         held = self.owners.get(owner)
         return held is not None and not (held.expired or held.left or held.equivocated)
 
+    def expired(self) -> list[StackId]:
+        """The owners whose lease ran out, and who did not leave."""
+        return [owner for owner in self._leases.expired if not self.owners[owner].left]
+
     def lease_left_s(self, owner: StackId) -> float:
         """Seconds until the lease of a known owner runs out if it stays silent; 0 if it did."""
         return self._leases.left_s(self.owners[owner])
+
+    def age_s(self, held: Held) -> float:
+        """Seconds of mesh time since its head was signed; 0 for one signed ahead of our time."""
+        return max(0.0, (self.clock.now_ms() - held.head.hlc) / 1000.0)
 
     def delta_for(self, owner: StackId, base: ContentVersion | None, *, with_keydoc: bool) -> Delta:
         """The news of an owner that is known and not expired, for somebody who holds `base`."""
@@ -113,61 +143,85 @@ class Replica:
                 held.head.content_ver,
                 int(held.head.status),
                 held.head_hash,
+                held.proof.digest if held.proof is not None else b"",
             )
             for held in found
         ]
 
+    def proof_for(self, entry: VectorEntry) -> Proof | None:
+        """What a peer lacks that says this of an owner: our proof against it, unless it holds the
+        same."""
+        held = self.owners.get(entry.owner)
+        if held is None or held.proof is None or held.proof.digest == entry.proof:
+            return None
+        return held.proof.proof
+
     def read_head(self, signed: SignedHead) -> Head:
         """The head, decoded and checked for form only. Raises RemoteError."""
-        if self._last_read is None or self._last_read[0] != signed.head:
-            self._last_read = (signed.head, Head.decode(self.env.codec, signed.head))
-        return self._last_read[1]
+        return self.env.heads.read(self.env.codec, signed.head)
 
     # --- taking ----------------------------------------------------------------------------------
 
     def apply(self, delta: Delta, link: LinkId) -> Applied:
         """Take the news of an owner that came over `link`, or say why not. Raises RemoteError,
         with no record changed, if the delta breaks the protocol (`Intake.check`)."""
+        counts = self.env.counts
+        counts.heads_in += 1
+        counts.body_bytes_in += sum(len(key) + len(value) for _, key, value in delta.puts)
+        outcome = "broken"
+        try:
+            result = self._take(delta, link)
+            outcome = result.value
+        finally:
+            counts.heads[outcome] += 1
+        return result
+
+    def _take(self, delta: Delta, link: LinkId) -> Applied:
         head = self.read_head(delta.head)
         if head.stack_id == self.env.me:
             return self._apply_own(head, delta.head)
         found = self._intake.check(head, delta)
         if isinstance(found, Passed):
-            return self._store(found)
-        if found is Applied.CONTRADICTED:
-            self._flag(self.owners[head.stack_id])
+            return self._store(found, link)
+        if found is Applied.DOUBTED:
+            own_held(self.owners, head.stack_id).doubted = True
+            return Applied.NEED
         return found
 
     def _apply_own(self, head: Head, signed: SignedHead) -> Applied:
         """A head of ours comes back: of now, of before a restart, or of a clone of this stack."""
         own = self.owners.get(self.env.me)
-        known = own is not None and own.signed == signed
+        known = own is not None and own.signed.head == signed.head
         if not known and self._intake.own_head(head, signed):
             for callback in self._own_watchers:
                 callback(head)
         return Applied.STALE
 
-    def _store(self, passed: Passed) -> Applied:
+    def _store(self, passed: Passed, link: LinkId) -> Applied:
         owner = passed.head.stack_id
         before = self.owners.get(owner)
         if before is None or before.expired:
-            return self._store_new(passed, before)
-        held, old, rows = before, before.record_set, []
-        if held.signed_keydoc != passed.keys[1]:
+            return self._store_new(passed, before, link)
+        held, old, rows = own_held(self.owners, owner), before.record_set, []
+        fresh_keys = held.signed_keydoc != passed.keys[1]
+        if fresh_keys:
             held.take_keys(passed.keys)
             rows.append(shelf.keydoc_row(self.env, held))
         changed = held.take(passed.head, passed.signed, passed.records, self.env.now)
-        fell = passed.flagged and not held.equivocated
-        held.equivocated = passed.flagged
+        held.has_new_keys = fresh_keys or (held.has_new_keys and changed is None)
+        if self._outdo_proof(held):
+            rows.append(shelf.proof_row(self.env, held))
         rows.append(shelf.head_row(self.env, held))
         rows.extend(shelf.record_rows(owner, old, held.record_set, changed or ()))
         self.env.emit(Save(tuple(rows), None))
-        self._keep(held, _kind(held, changed), changed or ())
-        if fell:
-            self._say_flagged(owner)
-        return Applied.REFRESHED if changed is None else Applied.APPLIED
+        self._keep(held, _kind(held, changed), changed or (), link)
+        if changed is None:
+            return Applied.REFRESHED
+        # What is new here may be old elsewhere; what changed under our eyes was signed just now.
+        self.env.counts.apply_latency.add(self.age_s(held))
+        return Applied.APPLIED
 
-    def _store_new(self, passed: Passed, expired: Held | None) -> Applied:
+    def _store_new(self, passed: Passed, expired: Held | None, link: LinkId) -> Applied:
         owner = passed.head.stack_id
         if expired is None and len(self.owners) >= OWNERS_MAX:
             self._leases.make_room()
@@ -177,10 +231,13 @@ class Replica:
         self.owners[owner] = held
         old = RecordSet() if expired is None else expired.record_set
         differ = differing(old, held.record_set)
-        rows = shelf.record_rows(owner, old, held.record_set, differ)
+        rows = list(shelf.record_rows(owner, old, held.record_set, differ))
+        held.proof = None if expired is None else expired.proof
+        if self._outdo_proof(held):
+            rows.append(shelf.proof_row(self.env, held))
         both = shelf.keydoc_row(self.env, held), shelf.head_row(self.env, held)
         self.env.emit(Save((*both, *rows), None))
-        self._keep(held, "new", tuple(sorted(held.records)))
+        self._keep(held, "new", tuple(sorted(held.records)), link)
         return Applied.APPLIED
 
     def adopt_own(
@@ -194,28 +251,56 @@ class Replica:
         if held is None:
             held = Held(self.env.codec, head, signed, keys, records, self.env.now)
             self.owners[self.env.me] = held
-            self._keep(held, "new", tuple(sorted(records.records)))
+            self._keep(held, "new", tuple(sorted(records.records)), None)
         else:
-            held.take_keys(keys)
+            held = own_held(self.owners, self.env.me)
+            fresh_keys = held.signed_keydoc != signed_keydoc
+            if fresh_keys:
+                held.take_keys(keys)
             changed = held.take(head, signed, records, self.env.now)
-            self._keep(held, _kind(held, changed), changed or ())
+            held.has_new_keys = fresh_keys or (held.has_new_keys and changed is None)
+            self._outdo_proof(held)
+            self._keep(held, _kind(held, changed), changed or (), None)
 
-    def _keep(self, held: Held, kind: str, keys: tuple[str, ...]) -> None:
+    def _outdo_proof(self, held: Held) -> bool:
+        """A head above the level of the proof clears its owner; whether it did."""
+        if held.proof is None or held.proof.level >= level_of(held.head):
+            return False
+        held.proof = None
+        return True
+
+    def _keep(self, held: Held, kind: str, keys: tuple[str, ...], link: LinkId | None) -> None:
         owner = held.head.stack_id
-        self._prints.set(owner, entry_of(held.head))
+        if kind != "refresh":
+            self._prints.set(owner, _entry(held))
         self._leases.wait(owner)
-        self._say(Change(owner, kind, keys))
+        self._say(Change(owner, kind, keys, link))
 
-    def _flag(self, held: Held) -> None:
-        """Ours stays, and is not live any more."""
-        if not held.equivocated:
-            held.equivocated = True
-            self.env.emit(Save((shelf.head_row(self.env, held),), None))
-            self._say_flagged(held.head.stack_id)
+    def take_proof(self, proof: Proof) -> None:
+        """Somebody proves that an owner said two things at once: it is not live any more until it
+        has outdone that. Ignored if the owner is not held, has outdone it, or is proven guilty by
+        a smaller one. Raises RemoteError if it proves nothing."""
+        evidence = read_evidence(self.env.codec, self.env.identity.mesh_id, proof)
+        held = self.owners.get(evidence.owner)
+        if held is None or evidence.level < level_of(held.head) or not evidence.beats(held.proof):
+            return
+        verify_evidence(self.env.codec, self.env.crypto, evidence)
+        self._flag(own_held(self.owners, evidence.owner), evidence)
 
-    def _say_flagged(self, owner: StackId) -> None:
-        self.env.notice("stack_equivocated", id=show_id(owner))
+    def _flag(self, held: Held, evidence: Evidence) -> None:
+        assert evidence.owner == held.head.stack_id and evidence.level >= level_of(held.head)
+        owner, fell = evidence.owner, not held.equivocated
+        held.proof = evidence
+        self._prints.set(owner, _entry(held))
+        if owner != self.env.me:
+            self.env.emit(Save((shelf.proof_row(self.env, held),), None))
+            if fell:
+                name = (held.value("stack/self") or {}).get("name")
+                shown = name if isinstance(name, str) else ""
+                self.env.notice("stack_equivocated", id=show_id(owner), name=shown)
         self._say(Change(owner, "flagged", ()))
+        for callback in self._accused_watchers if owner == self.env.me else ():
+            callback(evidence)
 
     def _say(self, change: Change) -> None:
         for callback in self._watchers:
@@ -235,6 +320,11 @@ class Replica:
         if kind == "forgotten":
             self.trust.release(owner)
         self._say(Change(owner, kind, keys))
+
+
+def _entry(held: Held) -> bytes | None:
+    """What of an owner counts in the fingerprint; nothing once it has expired."""
+    return None if held.expired else entry_of(held.head, held.proof_digest)
 
 
 def _kind(held: Held, changed: tuple[str, ...] | None) -> str:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from tektonmesh.core.equivocation import Evidence, level_of, read_evidence, verify_evidence
 from tektonmesh.core.head import Head, signed_by
 from tektonmesh.core.held import Held
 from tektonmesh.core.machine import Env
+from tektonmesh.core.messages import Proof
 from tektonmesh.core.record import RecordSet
 from tektonmesh.core.trust import Trust
 from tektonmesh.core.types import ID_SIZE, Saved, SignedHead, SignedKeyDoc, StackId, Version
@@ -20,7 +22,6 @@ from tektonmesh.errors import PolicyError, RemoteError
 
 Row = tuple[str, bytes, bytes | None]
 
-_EQUIVOCATED = 1
 _EXPIRED = 2
 _PASSES = 4
 """A voucher's issuer may come after the stack it vouches for; chains have at most 3 vouchers."""
@@ -30,9 +31,18 @@ _PASSES = 4
 
 
 def head_row(env: Env, held: Held) -> Row:
-    flags = held.equivocated * _EQUIVOCATED + held.expired * _EXPIRED
-    packed = env.codec.pack([held.signed.head, held.signed.sig, flags])
+    packed = env.codec.pack([held.signed.head, held.signed.sig, held.expired * _EXPIRED])
     return "head", held.head.stack_id, packed
+
+
+def proof_row(env: Env, held: Held) -> Row:
+    """The proof against an owner; without one, that there is none."""
+    if held.proof is None:
+        return "proof", held.head.stack_id, None
+    proof = held.proof.proof
+    heads = [[head.head, head.sig] for head in proof.heads]
+    keydocs = [[keydoc.doc, keydoc.sig] for keydoc in proof.keydocs]
+    return "proof", held.head.stack_id, env.codec.pack([heads, keydocs])
 
 
 def keydoc_row(env: Env, held: Held) -> Row:
@@ -62,7 +72,7 @@ def _record_key(owner: StackId, records: RecordSet, key: str) -> bytes | None:
 def owner_gone_rows(owner: StackId, records: RecordSet) -> list[Row]:
     """The rows that forget an owner."""
     gone = list(record_rows(owner, records, RecordSet(), records.records))
-    return [*gone, ("head", owner, None), ("keydoc", owner, None)]
+    return [*gone, *((table, owner, None) for table in ("head", "keydoc", "proof"))]
 
 
 def floor_row(env: Env, owner: StackId, floor: tuple[Version, int]) -> Row:
@@ -123,10 +133,39 @@ def _read_owner(
         raise RemoteError("The rows of an owner do not belong together.")
     if not signed_by(env.crypto, held.keydoc.op_pk, signed):
         raise RemoteError("A saved head is not signed by its owner.")
-    held.equivocated, held.expired = bool(row[2] & _EQUIVOCATED), bool(row[2] & _EXPIRED)
+    held.expired = bool(row[2] & _EXPIRED)
     if not held.expired and not held.record_set.matches(head.roots):
         raise RemoteError("The saved records of an owner do not match its head.")
+    held.proof = _read_proof(env, saved.get(("proof", owner)), head)
     return held
+
+
+def _read_proof(env: Env, packed: bytes | None, head: Head) -> Evidence | None:
+    """The saved proof against the owner of `head`; a damaged one is deleted and comes again."""
+    if packed is None:
+        return None
+    try:
+        evidence = read_evidence(env.codec, env.identity.mesh_id, _unpack_proof(env, packed))
+        verify_evidence(env.codec, env.crypto, evidence)
+    except RemoteError:
+        evidence = None
+    if evidence is None or evidence.owner != head.stack_id or evidence.level < level_of(head):
+        env.save("proof", head.stack_id, None)
+        return None
+    return evidence
+
+
+def _unpack_proof(env: Env, packed: bytes) -> Proof:
+    row = _unpack_list(env, packed, (list, list))
+    pairs = [pair for part in row or () for pair in part]
+    if row is None or not all(_is_pair(pair) for pair in pairs):
+        raise RemoteError("The row of a proof is damaged.")
+    heads = tuple(SignedHead(*pair) for pair in row[0])
+    return Proof(heads, tuple(SignedKeyDoc(doc, sig, b"") for doc, sig in row[1]))
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and [type(item) for item in value] == [bytes, bytes]
 
 
 def _unpack_list(env: Env, packed: bytes, kinds: tuple[type, ...]) -> list[Any] | None:
@@ -140,5 +179,5 @@ def _unpack_list(env: Env, packed: bytes, kinds: tuple[type, ...]) -> list[Any] 
 
 def _delete_unread(env: Env, saved: Saved, owners: dict[StackId, Held]) -> None:
     for table, key in saved:
-        if table in ("head", "keydoc", "record") and key[:ID_SIZE] not in owners:
+        if table in ("head", "keydoc", "record", "proof") and key[:ID_SIZE] not in owners:
             env.save(table, key, None)

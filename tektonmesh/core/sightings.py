@@ -6,7 +6,10 @@ records that a change names. The own CIs are told by `cis`.
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+
 from tektonmesh.core.ci import key_of
+from tektonmesh.core.layers import layer, own_dict
 from tektonmesh.core.machine import Env
 from tektonmesh.core.names import NAME, Names
 from tektonmesh.core.replica import Change, Replica
@@ -21,12 +24,17 @@ _PREFIX = "ci/"
 class Sightings:
     """The CIs of all other live owners by their keys, with the address told last."""
 
-    def __init__(self, env: Env, replica: Replica, names: Names) -> None:
+    def __init__(
+        self, env: Env, replica: Replica, names: Names, base: Sightings | None = None
+    ) -> None:
         self._env = env
         self._replica = replica
         self._names = names
-        self._seen: dict[StackId, dict[str, str]] = {}
-        for owner in replica.owners:
+        self._seen: MutableMapping[StackId, dict[str, str]] = layer(
+            None if base is None else base._seen
+        )
+        self._seen.pop(env.me, None)
+        for owner in replica.owners if base is None else ():
             if owner != env.me and replica.live(owner):
                 self._seen[owner] = self._listed(owner, tuple(replica.owners[owner].keys("ci")))
 
@@ -46,9 +54,13 @@ class Sightings:
             keys = tuple(self._replica.owners[owner].keys("ci"))
         listed = self._listed(owner, keys)
         ended = [key for key in keys if key in seen and key not in listed]
-        gone_now = [seen.pop(key) for key in ended]
+        gone_now = [seen[key] for key in ended]
         fresh = [address for key, address in listed.items() if key not in seen]
-        seen |= listed
+        if ended or listed:
+            seen = own_dict(self._seen, owner)
+            seen |= listed
+            for key in ended:
+                del seen[key]
         self._tell("ci_gone", gone_now)
         self._tell("ci_seen", fresh)
 

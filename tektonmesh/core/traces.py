@@ -12,6 +12,9 @@ from tektonmesh.core.names import Names
 from tektonmesh.core.replica import Replica
 from tektonmesh.core.types import StackId, short_id
 
+KNOWN_MAX = 1024
+"""Short ids that are remembered: of the stacks that passed something on, not of all there are."""
+
 
 class Traces:
     """Reads traces for one node."""
@@ -45,6 +48,11 @@ class Traces:
         """The hops of a trace, no more than an envelope can have: another stack wrote it, as long
         as it liked. Ids that are not known cost one look at the replica together."""
         hops = read_trace(trace[: ENTRIES_MAX * ENTRY_SIZE])
-        if any(hop.short not in self._known for hop in hops):
-            self._known = {short_id(owner): owner for owner in self._replica.owners}
+        unknown = {hop.short: None for hop in hops if hop.short not in self._known}
+        if unknown:
+            if len(self._known) > KNOWN_MAX:
+                self._known = {}
+            for owner in self._replica.owners:
+                if short_id(owner) in unknown:
+                    self._known[short_id(owner)] = owner
         return [(hop, self._known.get(hop.short)) for hop in hops]

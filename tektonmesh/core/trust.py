@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from tektonmesh.core.keydoc import KeyDoc, SignedVoucher, Voucher, membership_ma
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.messages import Vouch
+from tektonmesh.core.strikes import HELD_OFF, Strikes
 from tektonmesh.core.types import LinkId, Saved, SignedKeyDoc, StackId
 from tektonmesh.errors import LocalError, PolicyError, RemoteError
 
@@ -40,7 +42,7 @@ PER_ISSUER_MAX = 256
 @frozen
 class Verdict:
     """Whether a peer is admitted. `reason` is "allowed", "approved" or "secret"; or, if it is
-    not, "evicted", "self", "bad_keydoc" or "pending"."""
+    not, "evicted", "self", "bad_keydoc", "held_off" or "pending"."""
 
     admitted: bool
     reason: str
@@ -73,6 +75,7 @@ class Trust:
     def __init__(self, env: Env, saved: Saved, clock: MeshTime) -> None:
         self.env = env
         self.clock = clock
+        self.strikes = Strikes(env)
         self._peers: dict[StackId, _Peer] = {}
         self._linked: dict[LinkId, StackId] = {}
         self._accepted: dict[StackId, tuple[KeyDoc, _Standing]] = {}
@@ -98,6 +101,8 @@ class Trust:
             return Verdict(False, "self")
         if not self._keydoc_is_of(stack_id, keydoc):
             return Verdict(False, "bad_keydoc")
+        if self.strikes.held_off_s(stack_id) > 0.0:
+            return Verdict(False, HELD_OFF)
         if stack_id in self.env.settings.allowed_ids:
             return Verdict(True, "allowed")
         held = self._peers.get(stack_id)
@@ -194,6 +199,7 @@ class Trust:
             )
         peer = self._peers.setdefault(stack_id, _Peer("admitted"))
         peer.state, peer.reason = "admitted", "approved"
+        self.strikes.forgive(stack_id)
         self._save(stack_id)
         self._notice("peer_admitted", stack_id)
         return {"id": show_id(stack_id), "name": peer.name, "state": "admitted"}
@@ -216,7 +222,8 @@ class Trust:
 
     def peers(self) -> list[dict[str, Any]]:
         """All peers known here by id: `id`, `name`, `state` (admitted, pending, evicted or
-        refused), `last_seen` (seconds since 1970, 0 for never, now while linked) and `reason`."""
+        refused), `last_seen` (seconds since 1970, 0 for never, now while linked), `reason`,
+        `strikes` and `held_off_s` (0 unless no link with it is wanted for so long)."""
         linked, now_s = dict.fromkeys(self._linked.values()), self.clock.now_ms() // 1000
         return [
             {
@@ -225,6 +232,8 @@ class Trust:
                 "state": peer.state,
                 "last_seen": now_s if stack_id in linked else peer.last_seen,
                 "reason": peer.reason,
+                "strikes": round(self.strikes.count(stack_id), 2),
+                "held_off_s": round(self.strikes.held_off_s(stack_id), 1),
             }
             for stack_id, peer in sorted(self._peers.items())
         ]
@@ -240,11 +249,18 @@ class Trust:
         if standing is None:
             raise PolicyError("Nothing proves that this stack belongs to the mesh.")
         kd.verify_keydoc(self.env.crypto, keydoc, signed)
+        if not self.env.settings.mesh_keys:
+            self._remember_issuer(keydoc, standing)
+        return keydoc
+
+    def _remember_issuer(self, keydoc: KeyDoc, standing: _Standing) -> None:
+        """It may vouch for others. Where a secret proves membership, vouchers count for nothing
+        and ten thousand key documents are not kept."""
+        stack_id = keydoc.stack_id
         held = self._accepted.get(stack_id)
         room = held is not None or len(self._accepted) < ACCEPTED_MAX
         if room and (held is None or keydoc.key_epoch >= held[0].key_epoch):
             self._accepted[stack_id] = (keydoc, standing)
-        return keydoc
 
     def _standing(self, stack_id: StackId, proof: bytes) -> _Standing | None:
         mac, vouchers = kd.read_proof(self.env.codec, proof)
@@ -257,12 +273,20 @@ class Trust:
                 return _Standing("member", 0)
         if self.env.settings.mesh_keys:
             return None
-        found = [self._vouched_for(stack_id, packed) for packed in vouchers]
+        found = [self._vouched_for(stack_id, voucher) for voucher in self._readable(vouchers)]
         ranked = sorted((s for s in found if s is not None), key=lambda s: (s.depth, s.role))
         return ranked[0] if ranked else None
 
-    def _vouched_for(self, stack_id: StackId, packed: bytes) -> _Standing | None:
-        signed = kd.read_voucher(self.env.codec, packed)
+    def _readable(self, vouchers: list[bytes]) -> list[SignedVoucher]:
+        """One that is broken, or of a later version, proves nothing and is nobody's fault: whoever
+        believes the stack for another reason passes its vouchers on without a look at them."""
+        found = []
+        for packed in vouchers:
+            with suppress(RemoteError):
+                found.append(kd.read_voucher(self.env.codec, packed))
+        return found
+
+    def _vouched_for(self, stack_id: StackId, signed: SignedVoucher) -> _Standing | None:
         voucher = signed.voucher
         if not self._is_current(voucher, stack_id):
             return None
@@ -316,11 +340,14 @@ class Trust:
 
     def on_vouch(self, link: LinkId, message: Vouch) -> None:
         """A peer vouches for us. Raises RemoteError if it is not for us or not by who it says;
-        ignored in a mesh with a secret and from stacks that are no peers here."""
+        ignored in a mesh with a secret, from stacks that are no peers here, and if it has run out
+        by our clock, since theirs may be the one that is right."""
         signed = kd.read_voucher(self.env.codec, message.voucher)
         voucher = signed.voucher
+        if (voucher.mesh_id, voucher.stack_id) != (self.env.identity.mesh_id, self.env.me):
+            raise RemoteError("A voucher is for another stack or mesh.")
         if not self._is_current(voucher, self.env.me):
-            raise RemoteError("A voucher is for another stack or mesh, or it has run out.")
+            return
         issuer, peer = self._accepted.get(voucher.issuer), self._peers.get(voucher.issuer)
         if issuer is None or peer is None or self.env.settings.mesh_keys:
             return

@@ -180,6 +180,12 @@ class NodeSettings:
 
     # Registry (docs/design/registry.md).
     coalesce_s: float = 0.05
+    flood_stacks_max: int = 4
+    """Up to here every link gets all news; above, news follow a tree."""
+    ihave_delay_s: float = 0.02
+    """How long announcements wait for others to go along."""
+    graft_wait_s: float = 0.1
+    """How long news that were announced may take; at least a round trip."""
     publish_burst: int = 8
     publish_refill_s: float = 0.2
     publish_slow_s: float = 5.0
@@ -191,6 +197,8 @@ class NodeSettings:
     repair_delay_s: float = 2.0
     left_keep_s: float = 1000.0
     forget_s: float = 30 * 86400.0
+    chronicle_max: int = 4096
+    """Entries of the chronicle, some 400 bytes each; 0 keeps no evidence for people at all."""
 
     # Liveness and dialling.
     ping_interval_s: float = 2.5
@@ -234,5 +242,17 @@ class NodeSettings:
     inbox_per_ci_max: int = 1000
     source_rate_per_s: float = 0.0
     """Messages per second and source stack; 0 is no limit."""
+
+    # Blobs (docs/design/blobs.md).
+    blob_bytes: int = 64 << 20
+    """All that is kept, on the disk and in memory alike."""
+    blob_owner_bytes: int = 4 << 20
+    """What is kept on the word of one other owner. A guess: a thousand catalogues of 4 KiB."""
+    blob_prefetch_bytes_per_s: int = 256 << 10
+    """What nobody waits for is fetched no faster; 0 fetches only what somebody waits for."""
+    blob_fetches: int = 4
+    """Under way at once, each for one blob from one neighbour."""
+    blob_serve_bytes_per_s: int = 1 << 20
+    """What one neighbour is sent."""
 
     extra: dict[str, Any] = field(default_factory=dict)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tektonmesh.core.divergence import Gap
 from tektonmesh.core.head import EPOCH_MAX
 from tektonmesh.core.ids import show_id
 from tektonmesh.core.linkcost import HOP_MS
 from tektonmesh.core.neighbours import Neighbour
+from tektonmesh.core.paths import TABLES_MAX, Paths, Ways
+from tektonmesh.core.reasons import reason
 from tektonmesh.core.types import StackId, StackState
 from tektonmesh.core.views_cis import cis, cis_of, find, record, text_of, words_of
 from tektonmesh.errors import DeliveryError
@@ -20,16 +23,17 @@ from tektonmesh.errors import DeliveryError
 if TYPE_CHECKING:
     from tektonmesh.core.node import Node
 
-__all__ = ["cis", "find", "record", "route", "stacks", "status"]
+__all__ = ["cis", "find", "record", "route", "stack", "stacks", "status"]
 
 
 def status(node: Node) -> dict[str, Any]:
     """This stack in one object. `stacks` counts the others; `diverged` names the peers whose
-    replica differs from ours; `queues` are in the units of their names."""
+    replica differs from ours, `divergence` says by how much; `queues` are in the units of their
+    names; `registry` is what the node counts."""
     env = node.env
     rows = cis(node)
     local = sum(1 for row in rows if row["local"])
-    converged, diverged = node.antientropy.converged()
+    gaps = node.divergence.gaps()
     states = [node.graph.state(owner) for owner in node.replica.owners]
     return {
         "name": env.identity.name,
@@ -39,8 +43,9 @@ def status(node: Node) -> dict[str, Any]:
         "uptime_s": round(env.now - node.started, 3),
         "listen": list(env.settings.listen),
         "links": [_link(node, neighbour) for neighbour in node.neighbours.links.values()],
-        "converged": converged,
-        "diverged": sorted(node.names.label(peer) for peer in diverged),
+        "converged": not gaps,
+        "diverged": sorted(node.names.label(peer) for peer in gaps),
+        "divergence": [_gap(node, peer, gap) for peer, gap in gaps.items()],
         "fingerprint": node.replica.fingerprint().hex(),
         "stacks": {
             "up": states.count(StackState.UP),
@@ -51,10 +56,22 @@ def status(node: Node) -> dict[str, Any]:
             "forwarding_bytes": node.forwarding.queued_bytes,
             "requests": node.requests.pending,
             "deliveries": node.deliveries.open,
+            "blobs_lacking": node.blobs.lacking,
         },
         "share_default": env.settings.share_default,
+        "registry": node.env.counts.shown() | {"queued_owners": node.dissemination.queued()},
         "local_health": round(node.neighbours.local_health, 2),
         "clock_alarm": node.clock.alarm,
+    }
+
+
+def _gap(node: Node, peer: StackId, gap: Gap) -> dict[str, Any]:
+    """`owners` is null while only the prints of the two replicas are known to differ."""
+    return {
+        "stack": node.names.label(peer),
+        "id": show_id(peer),
+        "owners": gap.owners,
+        "since_s": round(node.env.now - gap.since, 3),
     }
 
 
@@ -72,24 +89,34 @@ def _link(node: Node, neighbour: Neighbour) -> dict[str, Any]:
 
 def stacks(node: Node) -> list[dict[str, Any]]:
     """Every stack that the replica knows, this one first, the others by label."""
-    rows = [_stack(node, owner) for owner in node.replica.owners if owner != node.env.me]
+    owners = node.replica.owners
+    # As many tables as there are stacks would hold up the daemon for minutes in a large mesh.
+    ways: Paths | Ways = node.paths if len(owners) <= TABLES_MAX else node.paths.ways()
+    rows = [_stack(node, owner, ways) for owner in owners if owner != node.env.me]
     rows.sort(key=lambda row: (row["name"], row["id"]))
-    return [_stack(node, node.env.me), *rows]
+    return [_stack(node, node.env.me, ways), *rows]
 
 
-def _stack(node: Node, stack_id: StackId) -> dict[str, Any]:
-    """`cis` is a number; `specialties` and `capabilities` are those of the stack and its CIs.
-    `path` is empty and `rtt_ms` null while no path leads there; `head` is the newest head held, as
-    (key_epoch, epoch, ver)."""
+def stack(node: Node, stack_id: StackId) -> dict[str, Any]:
+    """One stack in the shape of `stacks`."""
+    return _stack(node, stack_id, node.paths)
+
+
+def _stack(node: Node, stack_id: StackId, ways: Paths | Ways) -> dict[str, Any]:
+    """`cis` is a number; `specialties` and `capabilities` are those of the stack and its
+    CIs. `path` is empty and `rtt_ms` null while no path leads there; `head` is the newest head
+    held, as (key_epoch, epoch, ver); `observers` is the number of stacks linked to it; `why` says
+    why it is in its state."""
     held = node.replica.owners.get(stack_id)
     own = _own_words(node, stack_id)
     rows = cis_of(node, stack_id)
+    path = ways.path(stack_id)
     return {
         "name": node.names.label(stack_id),
         "id": show_id(stack_id),
         "state": str(node.graph.state(stack_id)),
-        "path": _path(node, stack_id),
-        "rtt_ms": _rtt_ms(node, stack_id),
+        "path": [node.names.label(hop) for hop in path],
+        "rtt_ms": _rtt_ms(node, stack_id, ways),
         "lease_left_s": 0.0 if held is None else round(node.replica.lease_left_s(stack_id), 3),
         "version": text_of(own, "version"),
         "head": [] if held is None else list(held.head.version),
@@ -98,6 +125,8 @@ def _stack(node: Node, stack_id: StackId) -> dict[str, Any]:
         "capabilities": _joined([], rows, "capabilities"),
         "age_s": 0.0 if held is None else round(node.env.now - held.heard, 3),
         "since": _since(own),
+        "observers": len(node.graph.observers(stack_id)),
+        "why": reason(node, stack_id, len(path) - 1),
     }
 
 
@@ -119,19 +148,15 @@ def _since(own: dict[str, Any]) -> int | None:
     return since if type(since) is int and 0 <= since <= EPOCH_MAX else None
 
 
-def _path(node: Node, stack_id: StackId) -> list[str]:
-    return [node.names.label(hop) for hop in node.paths.path(stack_id)]
-
-
-def _rtt_ms(node: Node, stack_id: StackId) -> float | None:
+def _rtt_ms(node: Node, stack_id: StackId, ways: Paths | Ways) -> float | None:
     """Measured for a neighbour, else what the costs of the best path amount to."""
     link = node.neighbours.link_to(stack_id)
     if link is not None:
         return round(link.rtt_s * 1000.0, 3)
-    cost = node.paths.cost(stack_id)
+    cost = ways.cost(stack_id)
     if cost is None:
         return None
-    hops = len(node.paths.path(stack_id)) - 1
+    hops = len(ways.path(stack_id)) - 1
     return float(max(0, cost - HOP_MS * hops))
 
 
@@ -152,13 +177,13 @@ def route(node: Node, target: str) -> dict[str, Any]:
         "stack": node.names.label(stack_id),
         "ci": ci,
         "state": str(node.graph.state(stack_id)),
-        "path": _path(node, stack_id),
+        "path": [node.names.label(hop) for hop in node.paths.path(stack_id)],
         "cost": node.paths.cost(stack_id),
         "candidates": [
             {
                 "stack": node.names.label(hop.stack_id),
                 "cost": hop.cost,
-                "rtt_ms": _rtt_ms(node, hop.stack_id),
+                "rtt_ms": _rtt_ms(node, hop.stack_id, node.paths),
             }
             for hop in hops
         ],

@@ -7,6 +7,7 @@ core's decision; the names in seed lists are resolved in `seeds`.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 
 from tektonmesh.errors import LocalError
@@ -22,6 +23,8 @@ _METADATA = frozenset(
 )
 """Where cloud providers answer with credentials. No stack listens there."""
 
+_INTERFACE = re.compile("[0-9A-Za-z._-]{1,15}")
+_PORT = re.compile("[0-9]{1,5}")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -32,7 +35,7 @@ def split_address(text: str, default_port: int = DEFAULT_PORT) -> tuple[str, int
         return text[1:-1], default_port
     if not colon or (":" in host and not host.startswith("[")):
         return text, default_port
-    if not port.isascii() or not port.isdigit() or int(port) > 65535 or not host:
+    if not host or not _PORT.fullmatch(port) or int(port) > 65535:
         raise LocalError(f"'{text}' is not an address.", hint="Write HOST:PORT or [IPV6]:PORT.")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -44,11 +47,16 @@ def join_address(host: str, port: int) -> str:
 
 def parse_ip(host: str) -> IpAddress | None:
     """The address that `host` spells in the ordinary way; None for a name, and also for the odd
-    spellings (`2130706433`, `0x7f.1`) that only the resolver takes for an address."""
+    spellings (`2130706433`, `0x7f.1`) that only the resolver takes for an address. An IPv6 address
+    may name its interface (`fe80::1%eth0`)."""
+    plain, percent, interface = host.partition("%")
     try:
-        return ipaddress.ip_address(host.partition("%")[0])
+        address = ipaddress.ip_address(plain)
     except ValueError:
         return None
+    if percent and (address.version == 4 or not _INTERFACE.fullmatch(interface)):
+        return None
+    return address
 
 
 def unwrap(address: IpAddress) -> IpAddress:

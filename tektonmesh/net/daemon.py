@@ -184,17 +184,22 @@ class Daemon:
         return self.notices.subscribe()
 
     @property
+    def loop_lag_s(self) -> tuple[float, float]:
+        """How late the loop of this process was at its last beat, and at the worst one."""
+        return self._drive.pulse.lag_s, self._drive.pulse.lag_max_s
+
+    @property
     def counters(self) -> dict[str, float]:
         """What `/metrics` shows of the shell: notices by kind, latency of messages, and gauges."""
-        pulse = self._drive.pulse
+        lag_s, lag_max_s = self.loop_lag_s
         return self.notices.counters | {
             "links": float(len(self._links)),
             "link_queue_bytes": float(self._links.queued()),
             "link_bytes_in": float(self._links.bytes_in()),
             "link_bytes_out": float(self._links.bytes_out()),
             "commands_waiting": float(len(self._asks)),
-            "loop_lag_s": pulse.lag_s,
-            "loop_lag_max_s": pulse.lag_max_s,
+            "loop_lag_s": lag_s,
+            "loop_lag_max_s": lag_max_s,
             "events": float(self._drive.turns),
             "store_commits": float(self._store.commits),
             "store_rows": float(self._store.rows_written),
@@ -363,11 +368,11 @@ async def open_daemon(config: Config) -> AsyncIterator[Daemon]:
 
 @asynccontextmanager
 async def _running(config: Config, credentials: Credentials, store: Store) -> AsyncIterator[Daemon]:
-    saved = store.load()
     sockets = await _bind(config)
     problem: BaseException | None = None
     try:
-        daemon = Daemon(config, credentials, store, saved, sockets)
+        # What was saved is not kept beside what the machines make of it.
+        daemon = Daemon(config, credentials, store, store.load(), sockets)
         async with trio.open_nursery() as nursery:
             try:
                 daemon._start(nursery)

@@ -18,6 +18,7 @@ from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core.node import Node
 from tektonmesh.net.rounds import Rounds
+from tektonmesh.net.wallclock import wall_s
 from tektonmesh.net.watchdog import Pulse
 
 _LOG = logging.getLogger(__name__)
@@ -81,7 +82,9 @@ class Drive:
         stalled_s = self.pulse.missed(trio.current_time())
         suspended_s = self.pulse.beat(trio.current_time())
         if stalled_s + suspended_s > 0:
-            self.inject(ev.Stalled(stalled_s + suspended_s))
+            self.inject(ev.Stalled(stalled_s + suspended_s, suspended_s))
+        if suspended_s > 0:
+            self.inject(ev.WallClock(wall_s()))
 
     async def keep_time(self) -> None:
         """Sleep until the node's deadline, tick, for ever. `inject` moves the alarm earlier."""

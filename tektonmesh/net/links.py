@@ -94,16 +94,20 @@ class Links:
         it was dialled) or comes from."""
         number = next(self._ids)
         self._links[number] = link
+        fault = False
         try:
             self._inject(_link_up(number, link, address))
-            await self._pump(number, link)
+            fault = await self._pump(number, link)
         finally:
             del self._links[number]
             self._bytes_in += link.bytes_in
             self._bytes_out += link.bytes_out
-            self._inject(ev.LinkDown(number, link.reason))
+            self._inject(ev.LinkDown(number, link.reason, fault))
 
-    async def _pump(self, number: LinkId, link: Link) -> None:
+    async def _pump(self, number: LinkId, link: Link) -> bool:
+        """Carry messages until the link ends. Whether it ended because what came could not be
+        read."""
+        fault = False
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(link.run)
@@ -111,10 +115,12 @@ class Links:
                     self._inject(ev.Received(number, messages))
         except* MeshError as group:
             # The peer broke the protocol and was told; the link is closed already.
+            fault = True
             _LOG.debug("link with %s: %s", clean(link.peer.name), first_of(group))
         except* Exception as group:
             # A fault of ours in reading one peer's bytes costs that peer's link, not the daemon.
             _LOG.error("fault on the link with %s", clean(link.peer.name), exc_info=group)
+        return fault
 
     async def flush(self) -> None:
         """Wait until every link has written what is queued. The caller sets the time limit."""

@@ -30,7 +30,9 @@ _WARNINGS = frozenset(
         "link_error",
         "link_not_published",
         "name_taken",
+        "peer_struck",
         "seal_refused",
+        "self_contradicted",
         "stack_equivocated",
         "store_failed",
     }

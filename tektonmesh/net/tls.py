@@ -18,6 +18,7 @@ import socket
 import ssl
 import struct
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -162,16 +163,27 @@ def _as_path(secret: bytes) -> Iterator[str]:
         yield path
 
 
+_NOT_READ = (
+    *(ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion),
+    *(x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
+)
+"""All that `cryptography` raises for a certificate it cannot read; some of it is no ValueError."""
+
+
 def read_leaf(der: bytes) -> PeerLeaf:
     """What a peer's certificate says of it. Raises RemoteError unless it is a small P-256 leaf
     whose own key is vouched for by the identity key it names."""
     if len(der) > limits.LEAF_SIZE_MAX:
         raise RemoteError(f"The peer's certificate has {len(der)} bytes.")
     try:
-        certificate = x509.load_der_x509_certificate(der)
+        with warnings.catch_warnings():
+            # What is odd in a stranger's certificate (a negative serial number) is not our user's
+            # affair, and must not be written to standard error.
+            warnings.simplefilter("ignore")
+            certificate = x509.load_der_x509_certificate(der)
         key = certificate.public_key()
         found = certificate.extensions.get_extension_for_oid(IDENTITY_OID).value
-    except (ValueError, TypeError, x509.ExtensionNotFound, UnsupportedAlgorithm) as error:
+    except _NOT_READ as error:
         raise RemoteError(f"The peer's certificate is not one of ours: {error}.") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise RemoteError("The key in the peer's certificate is not on P-256.")

@@ -24,6 +24,10 @@ class Disk:
     def __init__(self) -> None:
         self.rows: Saved = {}
         self.writes = 0
+        self.slow_s = 0.0
+        """What every write takes longer than it should."""
+        self.losses = 0
+        """How often all of it was lost."""
         self._pending: list[Write] = []
 
     def write(self, save: Save) -> Write:
@@ -61,6 +65,7 @@ class Disk:
         """Lose everything; the keys are kept elsewhere."""
         self._pending.clear()
         self.rows = {}
+        self.losses += 1
 
     def _apply(self, save: Save) -> None:
         self.writes += 1

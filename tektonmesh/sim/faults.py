@@ -2,20 +2,43 @@
 
 A plan is a tuple of `Fault`; the same plan and seed give the same world. Nothing here looks into
 a node. At the end of the safety phase `heal` undoes all that can be undone: cuts end, paused
-hosts run again, hosts that were to come back do.
+hosts run again, hosts that were to come back do. How plans are drawn is `sim/plans.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
+from tektonmesh.sim.garbler import Garbler
+from tektonmesh.sim.host import Host
+
 if TYPE_CHECKING:
-    from tektonmesh.sim.options import Options
     from tektonmesh.sim.world import World
 
-KINDS = ("cut", "oneway", "reset", "kill", "freeze", "wipe", "leave", "pause", "clock")
+NETWORK_KINDS = ("cut", "oneway", "clog", "swizzle", "slow", "reset", "storm", "flap", "garble")
+HOST_KINDS = ("kill", "freeze", "wipe", "leave", "pause", "suspend", "crashloop", "upgrade")
+OTHER_KINDS = ("slowdisk", "power", "restore", "clone", "clock")
+KINDS = (*NETWORK_KINDS, *HOST_KINDS, *OTHER_KINDS)
+
+FOR_EVER = ("kill", "freeze", "wipe", "leave", "power", "clone")
+"""What no heal undoes if it was planned without an end."""
+UNREST = ("swizzle", "slow", "storm", "flap", "garble", "crashloop", "upgrade", "slowdisk")
+"""What leaves nobody calm as long as it lasts."""
+
+STORM_RATE = 2.0
+"""Resets a second in a storm."""
+FLAP_S = 1.0
+FLAP_DOWN_S = (0.1, 0.6)
+"""Between the reset and this a flapping host still passes packets; to this it passes none."""
+CRASH_S, RESTART_S = 1.0, 0.3
+UPGRADE_DOWN_S = 1.5
+GARBLE_RATE = 4.0
+STUCK_S = 1e6
+"""A disk that is about to lose power makes nothing durable any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +46,23 @@ class Fault:
     """One thing that goes wrong at `at_s` and, where it can end, ends `for_s` later.
 
     cut: no packet passes between `nodes` and the rest. oneway: none from `nodes` to the rest.
-    reset: the links of `nodes` are reset. kill: the process dies, its kernel says so to the peers.
-    freeze: the machine dies in silence. wipe: as kill, and the disk is lost. leave: the stack
-    leaves the mesh. pause: the process stands still. clock: the wall clock jumps by `amount_s`.
-    With `for_s` of 0 a killed, frozen or left host never comes back.
+    clog: none among `nodes`. swizzle: the links of `nodes` are clogged one host after the other,
+    then released in another order (FoundationDB's swizzle-clogging). slow: packets of `nodes` take
+    `amount_s` longer. reset: the links of `nodes` are reset once; storm: those of one or another,
+    again and again. flap: the network of `nodes` goes and comes back every second. garble: mutated
+    messages arrive on the links of `nodes`, which are reset at the end.
+
+    kill: the process dies, its kernel says so to the peers. freeze: the machine dies in silence.
+    wipe: as kill, and the disk is lost. leave: the stack leaves the mesh. pause: the process stands
+    still. suspend: the machine does, and its monotonic clock. crashloop: killed and started again
+    every second. upgrade: each of `nodes` in turn leaves and comes back as the next version.
+
+    slowdisk: writes take `amount_s` longer. power: nothing written within the last `amount_s`
+    is durable when the machine dies in silence. restore: killed, and its disk is that of `at_s`
+    again. clone: a second process with the same keys and a copy of the disk runs beside; at the
+    end it is stopped and the first one started anew. clock: the wall clock jumps by `amount_s`.
+
+    With `for_s` of 0 those of `FOR_EVER` never end, the others at the heal.
     """
 
     at_s: float
@@ -36,25 +72,18 @@ class Fault:
     amount_s: float = 0.0
 
 
-def draw_faults(chance: Random, options: Options, gone: tuple[int, ...]) -> tuple[Fault, ...]:
-    """A plan for a random world. Only the hosts in `gone` never come back; who draws the world
-    sees to it that the others can still reach one another without them."""
-    span = options.duration_s
-    plan: list[Fault] = []
-    for index in gone:
-        kind = chance.choice(("kill", "freeze", "leave"))
-        plan.append(Fault(chance.uniform(3.0, span), kind, (index,)))
-    rest = [index for index in range(options.nodes) if index not in gone]
-    for _ in range(chance.choice((0, 0, 1, 1, 2, 3, 4))):
-        kind = chance.choice(KINDS)
-        if kind in ("cut", "oneway"):
-            nodes = tuple(sorted(chance.sample(rest, chance.randint(1, max(1, len(rest) // 2)))))
-        else:
-            nodes = (chance.choice(rest),)
-        at_s = chance.uniform(1.0, span)
-        for_s = chance.uniform(1.0, 25.0)
-        plan.append(Fault(at_s, kind, nodes, for_s, chance.uniform(-5.0, 5.0)))
-    return tuple(sorted(plan, key=lambda fault: fault.at_s))
+def cloned(plan: tuple[Fault, ...]) -> tuple[int, ...]:
+    """The hosts that a plan clones: the world needs one more for each."""
+    return tuple(index for fault in plan if fault.kind == "clone" for index in fault.nodes)
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """A fault that has not ended, and what its end takes back, last thing first."""
+
+    fault: Fault
+    undo: list[Callable[[], None]] = field(default_factory=list)
+    ended: bool = False
 
 
 class Faults:
@@ -63,10 +92,21 @@ class Faults:
     def __init__(self, world: World, plan: tuple[Fault, ...]) -> None:
         self._world = world
         self._plan = plan
-        self._open: list[Fault] = []
+        self._chance = Random(f"faults {world.options.rng_seed}")
+        self.garbler = Garbler(self._chance)
+        self._open: list[_Open] = []
         self._healed = False
-        self.last_change = 0.0
+        self._last_change = 0.0
+        self._acts: dict[str, Callable[[_Open], None]] = {
+            kind: getattr(self, f"_{kind}") for kind in KINDS
+        }
+
+    @property
+    def last_change(self) -> float:
         """The instant of the newest disturbance or end of one, for checkers that need calm."""
+        if any(it.fault.kind in UNREST for it in self._open):
+            return self._world.now
+        return self._last_change
 
     def schedule(self) -> None:
         """Put the whole plan into the world's heap."""
@@ -75,58 +115,224 @@ class Faults:
 
     def heal(self) -> None:
         """End the safety phase: what still waits does not happen, what is open ends now."""
-        for fault in list(self._open):
-            self._end(fault)
+        for it in list(self._open):
+            self._end(it)
         self._healed = True
 
     def _begin(self, fault: Fault) -> None:
         if self._healed:
             return
-        world = self._world
-        self.last_change = world.now
-        if fault.kind in ("cut", "oneway"):
-            for inside, outside in self._pairs(fault):
-                world.network.block(inside, outside)
-                if fault.kind == "cut":
-                    world.network.block(outside, inside)
-        for index in fault.nodes:
-            self._begin_on(world, index, fault)
+        self._last_change = self._world.now
+        it = _Open(fault)
+        if fault.for_s or fault.kind not in FOR_EVER:
+            self._open.append(it)
+        self._acts[fault.kind](it)
         if fault.for_s:
-            self._open.append(fault)
-            world.at(world.now + fault.for_s, self._end, fault)
+            self._world.at(self._world.now + fault.for_s, self._end, it)
 
-    def _begin_on(self, world: World, index: int, fault: Fault) -> None:
-        host = world.hosts[index]
-        if fault.kind == "reset":
-            world.network.reset_links(host)
-        elif fault.kind in ("kill", "wipe"):
-            world.kill(host, wipe=fault.kind == "wipe")
-        elif fault.kind == "freeze":
-            world.freeze(host)
-        elif fault.kind == "leave":
-            world.leave(host)
-        elif fault.kind == "pause":
-            world.pause(host)
-        elif fault.kind == "clock":
-            host.skew_s += fault.amount_s
-
-    def _end(self, fault: Fault) -> None:
-        if fault not in self._open:
+    def _end(self, it: _Open) -> None:
+        if it.ended:
             return
-        self._open.remove(fault)
-        world = self._world
-        self.last_change = world.now
-        if fault.kind in ("cut", "oneway"):
-            for inside, outside in self._pairs(fault):
-                world.network.unblock(inside, outside)
-                if fault.kind == "cut":
-                    world.network.unblock(outside, inside)
-        for index in fault.nodes:
-            if fault.kind == "pause":
-                world.resume(world.hosts[index])
-            elif fault.kind in ("kill", "wipe", "freeze", "leave"):
-                world.start(world.hosts[index])
+        it.ended = True
+        if it in self._open:
+            self._open.remove(it)
+        self._last_change = self._world.now
+        while it.undo:
+            it.undo.pop()()
 
-    def _pairs(self, fault: Fault) -> list[tuple[int, int]]:
-        outside = [at for at in range(len(self._world.hosts)) if at not in fault.nodes]
-        return [(inside, other) for inside in fault.nodes for other in outside]
+    def _later(self, it: _Open, pause_s: float, act: Callable[[_Open], None]) -> None:
+        """A further step of a fault, unless it has ended by then."""
+        self._world.at(self._world.now + pause_s, self._step, it, act)
+
+    def _step(self, it: _Open, act: Callable[[_Open], None]) -> None:
+        if not it.ended:
+            self._last_change = self._world.now
+            act(it)
+
+    def _hosts(self, it: _Open) -> list[Host]:
+        return [self._world.hosts[index] for index in it.fault.nodes]
+
+    # --- the network -----------------------------------------------------------------------------
+
+    def _block(self, it: _Open, source: int, target: int) -> None:
+        self._world.network.block(source, target)
+        it.undo.append(partial(self._world.network.unblock, source, target))
+
+    def _outside(self, inside: Iterable[int]) -> list[int]:
+        return [at for at in range(len(self._world.hosts)) if at not in inside]
+
+    def _isolate(self, it: _Open, nodes: tuple[int, ...]) -> None:
+        for other in self._outside(nodes):
+            for node in nodes:
+                self._block(it, node, other)
+                self._block(it, other, node)
+
+    def _cut(self, it: _Open) -> None:
+        self._isolate(it, it.fault.nodes)
+
+    def _oneway(self, it: _Open) -> None:
+        for node in it.fault.nodes:
+            for other in self._outside(it.fault.nodes):
+                self._block(it, node, other)
+
+    def _clog(self, it: _Open) -> None:
+        for node in it.fault.nodes:
+            for other in it.fault.nodes:
+                if node != other:
+                    self._block(it, node, other)
+
+    def _swizzle(self, it: _Open) -> None:
+        """Each clog is a cut of its own, taken back by its own end."""
+        nodes = list(it.fault.nodes)
+        step_s = (it.fault.for_s or 10.0) / (2 * len(nodes) + 1)
+        order = self._chance.sample(nodes, len(nodes))
+        for at, node in enumerate(nodes):
+            clog = _Open(Fault(self._world.now, "cut", (node,)))
+            it.undo.append(partial(self._end, clog))
+            self._later(clog, at * step_s, self._cut)
+            release_s = (len(nodes) + order.index(node) + 1) * step_s
+            self._world.at(self._world.now + release_s, self._end, clog)
+
+    def _slow(self, it: _Open) -> None:
+        network, more_s = self._world.network, it.fault.amount_s
+        for node in it.fault.nodes:
+            for other in self._outside(it.fault.nodes):
+                for pair in ((node, other), (other, node)):
+                    network.slow(*pair, more_s)
+                    it.undo.append(partial(network.slow, *pair, -more_s))
+
+    def _reset(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            self._world.network.reset_links(host)
+
+    def _storm(self, it: _Open) -> None:
+        self._world.network.reset_links(self._chance.choice(self._hosts(it)))
+        self._later(it, self._chance.expovariate(STORM_RATE), self._storm)
+
+    def _flap(self, it: _Open) -> None:
+        self._reset(it)
+        away = _Open(Fault(self._world.now, "cut", it.fault.nodes))
+        it.undo = [lambda: self._end(away)]
+        self._later(away, FLAP_DOWN_S[0], self._cut)
+        self._world.at(self._world.now + FLAP_DOWN_S[1], self._end, away)
+        self._later(it, FLAP_S, self._flap)
+
+    def _garble(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            it.undo.append(partial(self._world.network.reset_links, host))
+        self._garble_one(it)
+
+    def _garble_one(self, it: _Open) -> None:
+        self.garbler.strike(self._world, self._chance.choice(self._hosts(it)))
+        self._later(it, self._chance.expovariate(GARBLE_RATE), self._garble_one)
+
+    # --- hosts -----------------------------------------------------------------------------------
+
+    def _start_at_the_end(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            it.undo.append(partial(self._world.start, host))
+
+    def _kill(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            self._world.kill(host)
+        self._start_at_the_end(it)
+
+    def _freeze(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            self._world.freeze(host)
+        self._start_at_the_end(it)
+
+    def _wipe(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            self._world.kill(host, wipe=True)
+        self._start_at_the_end(it)
+
+    def _leave(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            self._world.leave(host)
+        self._start_at_the_end(it)
+
+    def _pause(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            self._world.pause(host)
+            it.undo.append(partial(self._world.resume, host))
+
+    def _suspend(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            self._world.pause(host, suspend=True)
+            it.undo.append(partial(self._world.resume, host, suspend=True))
+            self._isolate(it, (host.index,))
+
+    def _crashloop(self, it: _Open) -> None:
+        self._kill(it)
+        self._later(it, RESTART_S, self._restart)
+
+    def _restart(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            self._world.start(host)
+        it.undo = []
+        self._later(it, CRASH_S - RESTART_S, self._crashloop)
+
+    def _upgrade(self, it: _Open) -> None:
+        self._start_at_the_end(it)
+        step_s = (it.fault.for_s or 10.0) / len(it.fault.nodes)
+        for at, host in enumerate(self._hosts(it)):
+            self._later(it, at * step_s, partial(self._upgrade_one, host))
+
+    def _upgrade_one(self, host: Host, it: _Open) -> None:
+        self._world.leave(host)
+        host.upgrades += 1
+        self._later(it, UPGRADE_DOWN_S, lambda _it: self._world.start(host))
+
+    # --- disks, clocks, clones -------------------------------------------------------------------
+
+    def _slowdisk(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            self._slow_down(it, host, it.fault.amount_s)
+
+    def _slow_down(self, it: _Open, host: Host, more_s: float) -> None:
+        def undo() -> None:
+            host.disk.slow_s -= more_s
+
+        host.disk.slow_s += more_s
+        it.undo.append(undo)
+
+    def _power(self, it: _Open) -> None:
+        """If the end or the heal comes first, the power goes just then."""
+        stuck = _Open(it.fault)
+        self._open.append(stuck)
+        for host in self._hosts(it):
+            self._slow_down(stuck, host, STUCK_S)
+        stuck.undo.insert(0, lambda: self._freeze(it))
+        it.undo.append(lambda: self._end(stuck))
+        self._world.at(self._world.now + it.fault.amount_s, self._end, stuck)
+
+    def _restore(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            backup = dict(host.disk.rows)
+            it.undo.append(partial(self._put_back, host, backup))
+
+    def _put_back(self, host: Host, backup: dict[tuple[str, bytes], bytes]) -> None:
+        self._world.kill(host, wipe=True)
+        host.disk.rows = backup
+        self._world.start(host)
+
+    def _clone(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            spare = self._spare(host)
+            spare.disk.rows = dict(host.disk.rows)
+            self._world.start(spare)
+            it.undo.append(partial(self._end_clone, host, spare))
+
+    def _spare(self, host: Host) -> Host:
+        unused = [it for it in self._world.hosts[self._world.options.nodes :] if not it.incarnation]
+        return next(it for it in unused if it.role == host.index)
+
+    def _end_clone(self, host: Host, spare: Host) -> None:
+        self._world.kill(spare)
+        self._world.kill(host)
+        self._world.start(host)
+
+    def _clock(self, it: _Open) -> None:
+        for host in self._hosts(it):
+            host.skew_s += it.fault.amount_s

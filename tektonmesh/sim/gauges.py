@@ -12,4 +12,5 @@ def gauges(node: Node) -> dict[str, int]:
         "requests": node.requests.pending,
         "posts": len(node.deliveries.posts),
         "deliveries": node.deliveries.open,
+        "blob_callers": node.blobs.waiting,
     }

@@ -30,19 +30,24 @@ class Run(StrEnum):
     OFF = "off"
     RUNNING = "running"
     PAUSED = "paused"
+    SUSPENDED = "suspended"
     FROZEN = "frozen"
     LEFT = "left"
 
 
 @dataclass(slots=True, eq=False)
 class Host:
-    """`clock_base` makes the monotonic clocks of two hosts incomparable, as they are."""
+    """`clock_base` makes the monotonic clocks of two hosts incomparable, as they are. A clone has
+    the keys and the place of the host number `role`; everybody else has its own."""
 
     index: int
     keys: HostKeys
     address: str
     clock_base: float
     skew_s: float = 0.0
+    role: int = -1
+    upgrades: int = 0
+    """By how much the minor version of its program is higher than ours."""
     disk: Disk = field(default_factory=Disk)
     run: Run = Run.OFF
     node: Node | None = None
@@ -58,6 +63,10 @@ class Host:
     next_link: int = 0
     tick_at: float = -1.0
     """The instant a tick is scheduled for; -1 when none is."""
+
+    def __post_init__(self) -> None:
+        if self.role < 0:
+            self.role = self.index
 
     @property
     def stack_id(self) -> StackId:

@@ -6,6 +6,7 @@ out. This is the one module of `sim` that knows of processes and of the terminal
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import sys
@@ -14,7 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 from tektonmesh.errors import LocalError
-from tektonmesh.sim.checkers import REGISTRY_CHECKERS
+from tektonmesh.sim.checkers import REGISTRY_CHECKERS, TOUCHED_CHECKERS
+from tektonmesh.sim.deaths import Deaths
 from tektonmesh.sim.message_checkers import MESSAGE_CHECKERS
 from tektonmesh.sim.options import Options, draw
 from tektonmesh.sim.report import Gauges, Report
@@ -32,11 +34,21 @@ Progress = Callable[[int, int, Report], None]
 
 
 def run_world(options: Options) -> Report:
-    """One world under all checkers."""
-    world = World(options, [*REGISTRY_CHECKERS, *MESSAGE_CHECKERS, Gauges])
-    world.run()
-    gauges = world.watchers[-1]
-    assert isinstance(gauges, Gauges)
+    """One world under all checkers; large ones under those that look at touched owners only."""
+    checkers = TOUCHED_CHECKERS if options.warm else (*REGISTRY_CHECKERS, *MESSAGE_CHECKERS)
+    world = World(options, [*checkers, Deaths, Gauges])
+    if options.warm:
+        # Nothing in a world is garbage for long, and looking for it takes as long as the world.
+        gc.freeze()
+        gc.disable()
+    try:
+        world.run()
+    finally:
+        gc.enable()
+    deaths, gauges = world.watchers[-2:]
+    assert isinstance(gauges, Gauges) and isinstance(deaths, Deaths)
+    gauges.report.reset_seen_ms = deaths.reset_ms
+    gauges.report.silent_seen_ms = deaths.silent_ms
     return gauges.report
 
 
@@ -62,16 +74,17 @@ def plan(asked: dict[str, Any]) -> list[Options]:
     name = asked.get("scenario") or DEFAULT
     first, nodes = asked.get("rng_seed") or 1, asked.get("nodes")
     seeds = range(first, first + (asked.get("worlds") or 1))
+    duration_s = asked["hours"] * 3600.0 if asked.get("hours") else None
     if name == RANDOM:
-        worlds = [draw(seed, nodes) for seed in seeds]
+        drawn = [draw(seed, nodes) for seed in seeds]
+        worlds = [replace(it, duration_s=duration_s or it.duration_s) for it in drawn]
     elif name in SCENARIOS:
-        worlds = [SCENARIOS[name].world(seed, nodes) for seed in seeds]
+        worlds = [SCENARIOS[name].world(seed, nodes, duration_s) for seed in seeds]
     else:
         raise LocalError(
             f"There is no scenario '{name}'.", hint="`tektonmesh sim --list` shows them."
         )
-    hours = asked.get("hours")
-    return [replace(it, duration_s=hours * 3600.0) for it in worlds] if hours else worlds
+    return worlds
 
 
 def replay_command(asked: dict[str, Any], rng_seed: int) -> str:
@@ -102,17 +115,21 @@ def run(asked: dict[str, Any]) -> int:
 
 
 def _list(as_json: bool) -> None:
-    rows = [(it.name, it.about) for it in SCENARIOS.values()]
+    rows = [(it.name, it.about + " (long)" * it.long) for it in SCENARIOS.values()]
     rows.append((RANDOM, "everything drawn from the seed"))
     for name, about in rows:
-        print(json.dumps({"name": name, "about": about}) if as_json else f"{name:16} {about}")
+        print(json.dumps({"name": name, "about": about}) if as_json else f"{name:22} {about}")
 
 
 def _print(shown: dict[str, Any]) -> None:
     for name, value in shown.items():
-        if name != "violations":
-            print(f"{name:14} {'-' if value is None else value}")
-    print(f"{'violations':14} {len(shown['violations'])}")
+        if isinstance(value, dict):
+            print(name)
+            for part, count in value.items():
+                print(f"  {part:32} {count}")
+        elif name != "violations":
+            print(f"{name:24} {'-' if value is None else value}")
+    print(f"{'violations':24} {len(shown['violations'])}")
     for it in shown["violations"]:
         print(f"{it['checker']} at {it['at_s']} s on {it['host']}: {it['detail']}", file=sys.stderr)
         print(f"  replay: {it['replay']}", file=sys.stderr)

@@ -4,9 +4,11 @@ kept for ever (docs/design/forwarding.md)."""
 from __future__ import annotations
 
 from tektonmesh.core.effects import Answer, AnswerChunk, AnswerFailed, Deliver
-from tektonmesh.core.envelope import TRACE_AT, read_mutable, read_trace
+from tektonmesh.core.envelope import FLOW, TRACE_AT, read_mutable, read_trace
+from tektonmesh.core.events import Received
 from tektonmesh.core.messages import Forward, Message
 from tektonmesh.core.types import LinkId
+from tektonmesh.sim.checkers import node_of
 from tektonmesh.sim.gauges import gauges
 from tektonmesh.sim.host import Host
 from tektonmesh.sim.watcher import Watcher
@@ -66,11 +68,37 @@ class OneOutcome(Watcher):
 
 
 class CalmCallsSucceed(Watcher):
-    """In a calm world a call to a CI that answers, and that everyone knows, is answered."""
+    """In a calm world a call to a CI that answers, and that everyone knows, is answered, unless a
+    hostile relay had a part of it in its hands."""
 
     name = "calm-calls-succeed"
     calm_s = 20.0
     known_s = 5.0
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._handled: dict[bytes, float] = {}
+        """(source, destination) -> when a hostile host last had an envelope of the two."""
+
+    def received(self, host: Host, event: Received) -> None:
+        if not self.world.honest(host):
+            for message in event.messages:
+                if isinstance(message, Forward):
+                    self._handled[message.envelope[FLOW]] = self.world.now
+
+    def _target(self, call: Call) -> Host | None:
+        stack = call.target.partition("@")[2]
+        return next((it for it in self.world.hosts if it.name == stack), None)
+
+    def _is_known(self, host: Host, target: Host) -> bool:
+        """Whether the name means that stack at the caller: the first to claim a name keeps it."""
+        return node_of(host).names.label(target.stack_id) == target.name
+
+    def _was_in_bad_hands(self, host: Host, target: Host, since: float) -> bool:
+        """Whether a hostile relay had the message, its reply or a receipt: then it is lost if the
+        relay wants it to be."""
+        flows = host.stack_id + target.stack_id, target.stack_id + host.stack_id
+        return any(self._handled.get(flow, -1.0) >= since for flow in flows)
 
     def answered(self, host: Host, effect: Answer | AnswerFailed | AnswerChunk) -> None:
         world = self.world
@@ -80,10 +108,12 @@ class CalmCallsSucceed(Watcher):
         if effect.error["code"] == "cancelled":
             return
         calm = call.at - (world.now - world.calm_s()) > self.calm_s
-        if world.options.hostile or world.options.loss >= 0.05 or not calm:
+        if world.options.loss >= 0.05 or not calm:
             return
-        stacks = [other.name for other in world.network.component(host)]
-        if call.target.partition("@")[2] not in stacks:
+        target = self._target(call)
+        if target is None or not world.components.together(host, target):
+            return
+        if self._was_in_bad_hands(host, target, call.at) or not self._is_known(host, target):
             return
         since = world.workload.attached_since(call.target)
         if since is not None and call.at - since > self.known_s:

@@ -17,6 +17,7 @@ from tektonmesh.core.messages import Bye, Message
 from tektonmesh.core.types import LinkId
 from tektonmesh.sim.host import Host, Run
 from tektonmesh.sim.options import edges_of
+from tektonmesh.sim.regions import one_way_s
 
 if TYPE_CHECKING:
     from tektonmesh.sim.world import World
@@ -55,8 +56,9 @@ class Network:
         self._world = world
         self._chance = world.chance
         self._blocked: dict[tuple[int, int], int] = {}
+        self._slowed: dict[tuple[int, int], float] = {}
         self._stuck: list[End] = []
-        self._edges = edges_of(world.options)
+        self._edges = dict.fromkeys(() if world.options.warm else edges_of(world.options))
         self._dials = 0
         self._greeting: dict[int, End] = {}
         self.longest_queue = 0
@@ -65,9 +67,11 @@ class Network:
 
     def block(self, source: int, target: int) -> None:
         """No packet passes from `source` to `target` until as many `unblock`s."""
+        self._world.shifts += 1
         self._blocked[(source, target)] = self._blocked.get((source, target), 0) + 1
 
     def unblock(self, source: int, target: int) -> None:
+        self._world.shifts += 1
         self._blocked[(source, target)] -= 1
         if self._blocked[(source, target)]:
             return
@@ -79,34 +83,36 @@ class Network:
             else:
                 self._stuck.append(end)
 
+    def slow(self, source: int, target: int, more_s: float) -> None:
+        """From now on packets from `source` to `target` take so much longer."""
+        self._slowed[(source, target)] = self._slowed.get((source, target), 0.0) + more_s
+
     def passes(self, source: int, target: int) -> bool:
         """Whether packets pass from one host to the other now."""
         return (source, target) not in self._blocked
 
     def dialable(self, source: int, target: int) -> bool:
-        """Whether one of the two may ever open a link to the other."""
+        """Whether one of the two may ever open a link to the other, by their roles."""
         if not self._world.options.walls:
             return True
         return (source, target) in self._edges or (target, source) in self._edges
 
-    def component(self, start: Host) -> list[Host]:
-        """The running hosts that `start` can be joined with now, itself included, as far as it
-        hangs on who knows whom and on the cuts."""
-        free = not (self._world.options.walls or self._world.options.seeds_only)
-        found = {start.index: start}
-        queue = [start.index]
-        while queue:
-            at = queue.pop()
-            for other in self._world.hosts:
-                if other.index in found or not other.alive:
-                    continue
-                if not (self.passes(at, other.index) and self.passes(other.index, at)):
-                    continue
-                edge = (at, other.index) in self._edges or (other.index, at) in self._edges
-                if free or edge:
-                    found[other.index] = other
-                    queue.append(other.index)
-        return [found[at] for at in sorted(found)]
+    def may_join(self, one: Host, other: Host) -> bool:
+        """Whether a link between two running hosts can be made now, as far as it hangs on who
+        knows whom and on the cuts."""
+        if not (self.passes(one.index, other.index) and self.passes(other.index, one.index)):
+            return False
+        options = self._world.options
+        if not (options.walls or options.seeds_only):
+            return True
+        pair = (one.role, other.role)
+        return pair in self._edges or pair[::-1] in self._edges
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether every running host can reach every other directly now."""
+        options = self._world.options
+        return not (self._blocked or options.walls or options.seeds_only)
 
     # --- opening a link --------------------------------------------------------------------------
 
@@ -123,12 +129,14 @@ class Network:
             self._fail_soon(host, number, "self")
         elif target is None or target.run in (Run.OFF, Run.LEFT):
             self._fail_soon(host, number, "unreachable")
-        elif self.dialable(host.index, target.index):
-            lag = sum(self._lag() for _ in range(3))
+        elif self.dialable(host.role, target.role):
+            lag = sum(self._lag(host.index, target.index) for _ in range(3))
+            lag += 3 * self._slowness(host, target)
             world.at(world.now + lag, self._hello, host, number, target)
 
     def _fail_soon(self, host: Host, number: int, code: str) -> None:
-        self._world.at(self._world.now + 2 * self._lag(), self._fail, host, number, code)
+        lag = 2 * self._lag(host.index, host.index + 1)
+        self._world.at(self._world.now + lag, self._fail, host, number, code)
 
     def _fail(self, host: Host, number: int, code: str) -> None:
         """A dial ends without a link; one that waits for its WELCOME is broken off."""
@@ -236,18 +244,29 @@ class Network:
             end.ended = True
             self._push(end, None)
 
-    def _lag(self) -> float:
+    def one_way(self, source: int, target: int) -> float:
+        """Seconds that one packet which is not lost takes from one host to another."""
+        options = self._world.options
+        far_s = one_way_s(source, target) if options.regional else options.delay_s
+        return far_s + options.jitter_s * self._chance.random()
+
+    def _lag(self, source: int, target: int) -> float:
         """One way of one packet, with the retransmissions it needs."""
         options = self._world.options
-        lag = options.delay_s + options.jitter_s * self._chance.random()
+        lag = self.one_way(source, target)
         pause = RTO_S
         while options.loss and self._chance.random() < options.loss and pause < 4.0:
             lag += pause
             pause *= 2
         return lag
 
+    def _slowness(self, source: Host, target: Host) -> float:
+        return max(0.0, self._slowed.get((source.index, target.index), 0.0))
+
     def _push(self, end: End, item: Item) -> None:
-        end.last = max(end.last, self._world.now + self._lag())
+        lag = self._lag(end.peer.host.index, end.host.index)
+        lag += self._slowness(end.peer.host, end.host)
+        end.last = max(end.last, self._world.now + lag)
         end.queue.append((end.last, item))
         self.longest_queue = max(self.longest_queue, len(end.queue))
         self._schedule(end, end.last)

@@ -7,11 +7,13 @@ combinations are reached that a uniform mix would bury.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import log10
 from random import Random
 from typing import Any
 
 from tektonmesh.core.types import NodeSettings
-from tektonmesh.sim.faults import Fault, draw_faults
+from tektonmesh.sim.faults import Fault
+from tektonmesh.sim.plans import draw_faults
 
 SPARSE_TOPOLOGIES = ("chain", "star", "ring", "random", "two_stars")
 TOPOLOGIES = (*SPARSE_TOPOLOGIES, "full")
@@ -19,7 +21,21 @@ SIZES = (3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 8, 8, 10, 12)
 """Small worlds find most; a few larger ones have the longer ways."""
 FAST_LEASES = (("refresh_min_s", 6.0), ("refresh_max_s", 8.0))
 """Leases of 18 s, so that some run out within a world."""
-LIARS = ("alterer", "forger", "equivocator", "replayer")
+LIARS = (
+    *("alterer", "forger", "equivocator", "postdater", "replayer", "minter", "dropper", "delayer"),
+    *("corrupter", "digest-liar", "flooder", "churner", "keeper", "clock-liar"),
+)
+CALM_LIARS = (
+    *("equivocator", "replayer", "dropper", "delayer", "digest-liar", "keeper", "clock-liar"),
+)
+"""The others cost a large world too much: each link that they lose is news for everybody."""
+LARGE = 10
+LIARS_PART = 0.2
+"""Of the random worlds that have room for one."""
+REGULAR_TRIES = 30
+"""So often a ring or pairs are drawn that double no link; then some nodes get a link less."""
+CHRONICLES_MAX = 100
+"""Nodes of a world that keep a chronicle each; with more it would fill the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +50,10 @@ class Options:
     walls: bool = False
     """Only seed peers can be dialled at all, as between sites behind firewalls."""
     start_spread_s: float = 1.0
+    warm: bool = False
+    """All run and are linked from the start (`sim/warm.py`); nothing is written to disks."""
+    measure_from_s: float = 0.0
+    """Figures of news count from here on: a tree has to grow first."""
 
     duration_s: float = 30.0
     """The safety phase: writes, messages, faults."""
@@ -44,6 +64,8 @@ class Options:
 
     delay_s: float = 0.01
     jitter_s: float = 0.002
+    regional: bool = False
+    """Delays between regions of the globe (`sim/regions.py`) in the place of `delay_s`."""
     loss: float = 0.0
     disk_s: float = 0.005
     skew_s: float = 0.0
@@ -54,6 +76,10 @@ class Options:
     writers: int = 0
     """How many hosts write; 0 is all."""
     cis_per_host: int = 1
+    records: tuple[tuple[int, int], ...] = ()
+    """Hosts that have many more CIs, and how many."""
+    chorus: tuple[float, ...] = ()
+    """Instants at which every host registers a CI at once."""
     messages: float = 0.0
     faults: tuple[Fault, ...] = ()
     hostile: tuple[tuple[int, str], ...] = ()
@@ -67,7 +93,8 @@ class Options:
 
     def node_settings(self, **own: Any) -> NodeSettings:
         """The settings of one node of this world."""
-        return NodeSettings(seeds_only=self.seeds_only, **dict(self.settings), **own)
+        settings: dict[str, Any] = {} if self.nodes <= CHRONICLES_MAX else {"chronicle_max": 0}
+        return NodeSettings(seeds_only=self.seeds_only, **settings | dict(self.settings) | own)
 
 
 def edges_of(options: Options) -> tuple[tuple[int, int], ...]:
@@ -81,6 +108,8 @@ def edges_of(options: Options) -> tuple[tuple[int, int], ...]:
         return tuple((at, 0) for at in range(1, count))
     if options.topology == "full":
         return tuple((at, other) for at in range(count) for other in range(at))
+    if options.topology == "regular":
+        return _regular_edges(count, links_each(count), options.rng_seed)
     if options.topology == "two_stars":
         return ((1, 0), *((at, at % 2) for at in range(2, count)))
     assert options.topology == "random", options.topology
@@ -90,6 +119,31 @@ def edges_of(options: Options) -> tuple[tuple[int, int], ...]:
         pair = chance.randrange(count), chance.randrange(count)
         if pair[0] != pair[1] and pair not in edges and pair[::-1] not in edges:
             edges.append(pair)
+    return tuple(edges)
+
+
+def links_each(nodes: int) -> int:
+    """How many links a node of the registry's overlay has: D(N) of docs/design/registry.md."""
+    return max(3, min(10, round(2.5 * log10(nodes + 1))))
+
+
+def _regular_edges(count: int, degree: int, rng_seed: int) -> tuple[tuple[int, int], ...]:
+    """A random overlay in which everybody has `degree` links, or fewer where so many cannot be: a
+    union of random rings, and of pairs for an odd degree (Law and Siu, 2003)."""
+    chance = Random(f"regular {rng_seed}")
+    edges: dict[tuple[int, int], None] = {}
+    for at in range(-(-degree // 2)):
+        pairs_only = degree % 2 == 1 and at == degree // 2
+        best: list[tuple[int, int]] = []
+        for _ in range(REGULAR_TRIES):
+            order = chance.sample(range(count), count)
+            ends = (order[::2], order[1::2]) if pairs_only else (order, order[1:] + order[:1])
+            drawn = [(min(pair), max(pair)) for pair in zip(*ends, strict=False)]
+            new = [pair for pair in dict.fromkeys(drawn) if pair not in edges]
+            best = max(best, new, key=len)
+            if len(new) == len(drawn):
+                break
+        edges |= dict.fromkeys(best)
     return tuple(edges)
 
 
@@ -139,12 +193,25 @@ def draw(rng_seed: int, nodes: int | None = None) -> Options:
     )
     gone = _draw_gone(chance, options)
     options = replace(options, faults=draw_faults(chance, options, gone))
-    if gone or count < 4 or chance.random() < 0.9:
+    if count < 4 or chance.random() >= LIARS_PART:
         return options
-    liar = chance.randrange(count)
-    if not connected(count, edges_of(options), (liar,)):
-        return options
-    return replace(options, hostile=((liar, chance.choice(LIARS)),))
+    return replace(options, hostile=draw_liars(chance, options, gone, 1))
+
+
+def draw_liars(
+    chance: Random, options: Options, gone: tuple[int, ...], most: int
+) -> tuple[tuple[int, str], ...]:
+    """Up to `most` hosts that lie, so that the others are connected without them and without
+    those in `gone`."""
+    kinds = LIARS if options.nodes <= LARGE else CALM_LIARS
+    liars: list[tuple[int, str]] = []
+    without = gone
+    for index in chance.sample(range(options.nodes), options.nodes):
+        fits = index not in gone and connected(options.nodes, edges_of(options), (*without, index))
+        if len(liars) < most and fits:
+            without = (*without, index)
+            liars.append((index, chance.choice(kinds)))
+    return tuple(sorted(liars))
 
 
 def _draw_gone(chance: Random, options: Options) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ Watchers never change a world; a checker that finds something calls `World.fail`
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tektonmesh.core.effects import Answer, AnswerChunk, AnswerFailed, Deliver
@@ -33,6 +34,16 @@ HOOKS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What broke, where and when (virtual seconds)."""
+
+    checker: str
+    instant: float
+    host: str
+    detail: str
+
+
 class Watcher:
     """Override what you need; each method is told after the fact."""
 
@@ -40,6 +51,12 @@ class Watcher:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.counts: dict[str, int] = {}
+        """What was looked at: a world without violations says nothing if this is zero."""
+
+    def count(self, what: str, more: int = 1) -> None:
+        """Add to the figures that the report shows."""
+        self.counts[what] = self.counts.get(what, 0) + more
 
     def fail(self, host: Host | None, detail: str) -> None:
         """Say that the world broke this checker's rule."""

@@ -17,6 +17,11 @@ SEGMENT_BYTES = 52
 ACK_BYTES = 26
 """Half of a bare acknowledgement: about every second one rides on an answer."""
 
+IP_BYTES, UDP_BYTES = 20, 8
+"""Headers of an IPv4 packet, and of UDP within the first."""
+FRAGMENT_MAX = 1480
+"""What a packet of 1,500 bytes carries besides its IPv4 header."""
+
 
 def through_wire(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """Pack, cut into frames, put together and unpack, as two daemons would."""
@@ -34,6 +39,22 @@ def through_wire(messages: tuple[Message, ...]) -> tuple[Message, ...]:
 
 def wire_bytes(messages: tuple[Message, ...]) -> int:
     """Bytes on the wire for one batch that leaves in one write."""
-    size = sum(len(encode_message(message)) + limits.HEADER_SIZE for message in messages)
+    return stream_bytes(
+        sum(len(encode_message(message)) + limits.HEADER_SIZE for message in messages)
+    )
+
+
+def stream_bytes(size: int, *, tls: bool = True) -> int:
+    """What `size` bytes that leave in one write weigh on a TCP stream."""
     records = -(-size // limits.FRAME_SIZE_MAX)
-    return size + records * (TLS_BYTES + SEGMENT_BYTES) + ACK_BYTES
+    return size + records * ((TLS_BYTES if tls else 0) + SEGMENT_BYTES) + ACK_BYTES
+
+
+def datagram_bytes(size: int) -> int:
+    """What `size` bytes weigh as one UDP datagram."""
+    return size + UDP_BYTES + fragments(size) * IP_BYTES
+
+
+def fragments(size: int) -> int:
+    """In how many packets a datagram with `size` bytes travels; if one is lost, all are."""
+    return -(-(size + UDP_BYTES) // FRAGMENT_MAX)

@@ -19,7 +19,7 @@ from tektonmesh.core.effects import (
     CancelDelivery,
     Deliver,
 )
-from tektonmesh.sim.host import Host, Run
+from tektonmesh.sim.host import Host
 
 if TYPE_CHECKING:
     from tektonmesh.sim.world import World
@@ -74,6 +74,8 @@ class Workload:
         for host in world.hosts:
             for _ in range(world.options.cis_per_host):
                 self._cis[host.index].append(self._draw_name())
+        for index, count in world.options.records:
+            self._cis[index].extend(f"mute-{index}-{at}" for at in range(count))
 
     def schedule(self) -> None:
         """Put the first write and the first message into the heap."""
@@ -82,6 +84,8 @@ class Workload:
             self._later(options.writes, self._write)
         if options.messages:
             self._later(options.messages, self._message)
+        for instant in options.chorus:
+            self._world.at(instant, self._all_write)
 
     def stop(self) -> None:
         """Nobody writes or sends from here on; CIs go on answering."""
@@ -207,6 +211,13 @@ class Workload:
             names.append(self._draw_name())
             self.register(host, names[-1])
 
+    def _all_write(self) -> None:
+        """Every owner has news at the same instant."""
+        for host in self._world.hosts:
+            if host.alive and self._world.honest(host) and not self._stopped:
+                self._cis[host.index].append(self._draw_name())
+                self.register(host, self._cis[host.index][-1])
+
     def _message(self) -> None:
         if self._stopped:
             return
@@ -288,7 +299,7 @@ class Workload:
             return
         if not isinstance(event, ev.ReplyChunk):
             del self._answers[key]
-        if host.run in (Run.RUNNING, Run.PAUSED):
+        if host.node is not None:
             self._world.inject(host, event)
 
 

@@ -12,7 +12,6 @@ import hashlib
 import heapq
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any
@@ -22,15 +21,18 @@ from tektonmesh.core import events as ev
 from tektonmesh.core.node import Node
 from tektonmesh.core.replica import Change
 from tektonmesh.core.types import StackId, Version
+from tektonmesh.sim.components import Components
 from tektonmesh.sim.disk import Write
-from tektonmesh.sim.faults import Faults
+from tektonmesh.sim.faults import Faults, cloned
+from tektonmesh.sim.forgers import Hostile
 from tektonmesh.sim.gauges import gauges
 from tektonmesh.sim.host import Host, Run
 from tektonmesh.sim.hostile import HOSTILE, RESTLESS
 from tektonmesh.sim.keyring import MESH_KEY, Memory, WorldCrypto, host_keys
 from tektonmesh.sim.network import Network
 from tektonmesh.sim.options import Options, edges_of
-from tektonmesh.sim.watcher import HOOKS, Watcher
+from tektonmesh.sim.warm import Warm
+from tektonmesh.sim.watcher import HOOKS, Violation, Watcher
 from tektonmesh.sim.wiresize import through_wire
 from tektonmesh.sim.workload import Workload
 from tektonmesh.wire.codec import Codec
@@ -41,20 +43,12 @@ LEAVE_MAX_S = 5.0
 """How long the shell waits for a graceful end."""
 REST_S = 10.0
 """Between the settling of a world and the watch that it is quiet: links that came last compare."""
+WRONG_S = 60.0
+"""A wall clock that is wrong by more can make a stack useless until somebody sets it right."""
 CLOCK_GRAIN_S = 1e-6
 """What adding a clock's base to an instant may round away."""
 TURNS_MAX = 3000
 """Turns per host and virtual second beyond which a world counts as running away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """What broke, where and when (virtual seconds)."""
-
-    checker: str
-    instant: float
-    host: str
-    detail: str
 
 
 class World:
@@ -65,8 +59,11 @@ class World:
         self.options = options
         self.now = 0.0
         self.turns = 0
+        self.shifts = 0
+        """Counts what changes who can reach whom: starts, ends, pauses, cuts."""
         self.chance = Random(f"network {options.rng_seed}")
         self.violations: list[Violation] = []
+        self.healed = False
         self.converged_after: float | None = None
         """Seconds from the heal until all fingerprints were equal."""
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -79,10 +76,17 @@ class World:
         self._restless = any(kind in RESTLESS for kind in self._hostile.values())
         self._said_at_heal: dict[StackId, Version] = {}
         self._second = (0, 0)
-        self.hosts = [self._new_host(index) for index in range(options.nodes)]
+        self.hosts = [self._new_host(index, index) for index in range(options.nodes)]
+        for role in cloned(options.faults):
+            self.hosts.append(self._new_host(len(self.hosts), role))
         self._addresses = {host.address: host for host in self.hosts}
-        self._by_id = {host.stack_id: host for host in self.hosts}
+        self._by_id = {host.stack_id: host for host in reversed(self.hosts)}
+        self._seeds: dict[int, tuple[str, ...]] = {}
+        for dialler, peer in () if options.warm else edges_of(options):
+            known = self._seeds.get(dialler, ())
+            self._seeds[dialler] = (*known, self.hosts[peer].address)
         self.network = Network(self)
+        self.components = Components(self)
         self.workload = Workload(self)
         self.faults = Faults(self, options.faults)
         self.watchers = [kind(self) for kind in watchers]
@@ -113,8 +117,11 @@ class World:
     def run(self) -> None:
         """Both phases, and the quiet one if the options ask for it."""
         options = self.options
-        for host in self.hosts:
-            self.at(self.chance.uniform(0.0, options.start_spread_s), self.start, host)
+        if options.warm:
+            Warm(self, self._memory, self._codec).start()
+        else:
+            for host in self.hosts[: options.nodes]:
+                self.at(self.chance.uniform(0.0, options.start_spread_s), self.start, host)
         self.faults.schedule()
         self.workload.schedule()
         self.at(SWEEP_S, self._sweep)
@@ -144,6 +151,10 @@ class World:
     def heal(self) -> None:
         """From here on nothing new goes wrong, and nobody writes or sends."""
         self.workload.stop()
+        self.healed = True
+        for host in self.hosts:
+            if isinstance(host.node, Hostile):
+                host.node.calm_down()
         self.faults.heal()
 
     def settle(self) -> None:
@@ -171,13 +182,17 @@ class World:
 
     def converged(self) -> bool:
         """Whether all honest running nodes hold the same, and are up for one another."""
-        hosts = [host for host in self.hosts if self.honest(host) and host.node is not None]
+        hosts = [host for host in self.hosts if self.speaks(host)]
         nodes = [host.node for host in hosts if host.node is not None]
         if self._restless:
             return all(self._has_news(node, host.stack_id) for node in nodes for host in hosts)
         if len({node.replica.fingerprint(): None for node in nodes}) > 1:
             return False
-        return all(node.graph.reachable(host.stack_id) for node in nodes for host in hosts)
+        running = {host.stack_id: None for host in hosts}
+        if any(stack in running for node in nodes for stack in node.graph.adrift()):
+            return False
+        # Equal prints: who is live for one is live for all.
+        return not nodes or all(nodes[0].graph.reachable(stack) for stack in running)
 
     def _has_news(self, node: Node, owner: StackId) -> bool:
         """Where a liar's links never rest, nor do its neighbours' records: then it must do that
@@ -227,25 +242,39 @@ class World:
     def honest(self, host: Host) -> bool:
         return host.index not in self._hostile
 
-    def _new_host(self, index: int) -> Host:
+    def speaks(self, host: Host) -> bool:
+        """Whether an honest node runs there whom others must believe: one that has not fallen
+        silent beside its clone, and does not know its wall clock to be wrong."""
+        node = host.node
+        if not self.honest(host) or node is None or node.owner.fenced:
+            return False
+        return abs(host.skew_s) < WRONG_S or not node.clock.alarm
+
+    def _new_host(self, index: int, role: int) -> Host:
         chance = Random(f"host {self.options.rng_seed} {index}")
         skew_s = chance.uniform(-self.options.skew_s, self.options.skew_s)
         address = f"10.0.{index >> 8}.{index & 255}:7700"
-        return Host(index, host_keys(index), address, chance.uniform(0.0, 1e6), skew_s)
+        return Host(index, host_keys(role), address, chance.uniform(0.0, 1e6), skew_s, role)
 
     def start(self, host: Host) -> None:
         """Start a node with what the disk holds; nothing if one runs already."""
-        if host.run in (Run.RUNNING, Run.PAUSED):
+        if host.node is not None:
             return
         host.incarnation += 1
+        host.node = self.new_node(host)
+        self._turn_to(host, Run.RUNNING)
+        host.started, host.tick_at = self.now, -1.0
+        self._turn(host, None)
+        self.at(self.now + WALL_INTERVAL_S, self._wall, host, host.incarnation)
+        self.tell("started", host)
+        self.workload.started(host)
+
+    def new_node(self, host: Host) -> Node:
+        """The node that is to run on a host, with what its disk holds."""
         chance = Random(f"node {self.options.rng_seed} {host.index} {host.incarnation}")
-        seeds = tuple(
-            self.hosts[peer].address
-            for dialler, peer in edges_of(self.options)
-            if dialler == host.index
-        )
+        seeds = self._seeds.get(host.role, ())
         node_class = HOSTILE.get(self._hostile.get(host.index, ""), Node)
-        host.node = node_class(
+        node = node_class(
             host.keys.identity(chance.randbytes(8)),
             self.options.node_settings(
                 listen=(host.address,), seed_peers=seeds, mesh_keys=(MESH_KEY,)
@@ -257,23 +286,40 @@ class World:
             now=host.mono(self.now),
             wall_s=host.wall(self.now),
         )
-        host.run, host.started, host.changed, host.tick_at = Run.RUNNING, self.now, self.now, -1.0
-        host.node.replica.watch(partial(self._changed, host))
-        self._turn(host, None)
-        self.at(self.now + WALL_INTERVAL_S, self._wall, host, host.incarnation)
+        node.owner.minor += host.upgrades
+        if self.healed and isinstance(node, Hostile):
+            node.calm_down()
+        node.replica.watch(partial(self._changed, host))
+        return node
+
+    def put_node(self, host: Host, node: Node) -> None:
+        """A node that was made elsewhere runs on this host, which never ran before."""
+        host.incarnation += 1
+        host.node = node
+        self._turn_to(host, Run.RUNNING)
+        host.started, host.changed = self.now, float("-inf")
+        node.replica.watch(partial(self._changed, host))
+        self.at(self.now + WALL_INTERVAL_S * self.chance.random(), self._wall, host, 1)
+
+    def resume_node(self, host: Host, links: Sequence[tuple[ev.LinkUp, float]]) -> None:
+        """Its first turn, in the middle of its life."""
+        assert host.node is not None
+        for effect in host.node.resume(host.mono(self.now), links):
+            self._hands[type(effect)](host, effect)
+        self._wake(host)
         self.tell("started", host)
         self.workload.started(host)
 
     def kill(self, host: Host, *, wipe: bool = False) -> None:
         """The process ends without a word of its own."""
-        if host.run in (Run.RUNNING, Run.PAUSED):
+        if host.node is not None:
             self._stop(host, Run.OFF, silent=False)
         if wipe:
             host.disk.wipe()
 
     def freeze(self, host: Host) -> None:
         """The machine stands still for ever; its peers hear nothing at all."""
-        if host.run in (Run.RUNNING, Run.PAUSED):
+        if host.node is not None:
             self._stop(host, Run.FROZEN, silent=True)
 
     def leave(self, host: Host) -> None:
@@ -286,7 +332,7 @@ class World:
 
     def left(self, host: Host, incarnation: int) -> None:
         """The node has said goodbye, or had its time to."""
-        if host.incarnation != incarnation or host.run not in (Run.RUNNING, Run.PAUSED):
+        if host.incarnation != incarnation or host.node is None:
             return
         for link in list(host.links):
             self.network.close(host, link, "leaving", "The stack leaves the mesh.")
@@ -294,7 +340,7 @@ class World:
         self._stop(host, Run.LEFT, silent=False)
 
     def _stop(self, host: Host, run: Run, *, silent: bool) -> None:
-        host.run, host.changed = run, self.now
+        self._turn_to(host, run)
         host.disk.crash()
         host.backlog.clear()
         self.network.drop_all(host, silent=silent)
@@ -302,23 +348,36 @@ class World:
         self.tell("stopped", host)
         host.node = None
 
-    def pause(self, host: Host) -> None:
-        """The process stands still; its kernel goes on receiving."""
+    def pause(self, host: Host, *, suspend: bool = False) -> None:
+        """The process stands still; its kernel goes on receiving, unless it is suspended too."""
         if host.run is Run.RUNNING:
-            host.run, host.changed, host.paused_at = Run.PAUSED, self.now, self.now
+            self._turn_to(host, Run.SUSPENDED if suspend else Run.PAUSED)
+            host.paused_at = self.now
 
-    def resume(self, host: Host) -> None:
-        """The process goes on: it notices the gap first, as the shell's watchdog does."""
-        if host.run is not Run.PAUSED:
+    def resume(self, host: Host, *, suspend: bool = False) -> None:
+        """The process goes on: it notices the gap first, as the shell's watchdog does. The
+        monotonic clock of a suspended machine stood."""
+        if host.run is not (Run.SUSPENDED if suspend else Run.PAUSED):
             return
-        host.run, host.changed = Run.RUNNING, self.now
+        gap_s = self.now - host.paused_at
+        self._turn_to(host, Run.RUNNING)
+        host.tick_at = -1.0
         backlog, host.backlog = host.backlog, []
-        self.inject(host, ev.Stalled(self.now - host.paused_at))
+        if suspend:
+            host.clock_base -= gap_s
+            self.inject(host, ev.Stalled(gap_s, gap_s))
+            self.inject(host, ev.WallClock(host.wall(self.now)))
+        else:
+            self.inject(host, ev.Stalled(gap_s))
         for event in backlog:
             self.inject(host, event)
 
+    def _turn_to(self, host: Host, run: Run) -> None:
+        host.run, host.changed = run, self.now
+        self.shifts += 1
+
     def _wall(self, host: Host, incarnation: int) -> None:
-        if host.incarnation == incarnation and host.run in (Run.RUNNING, Run.PAUSED):
+        if host.incarnation == incarnation and host.node is not None:
             if host.run is Run.RUNNING:
                 self.inject(host, ev.WallClock(host.wall(self.now)))
             self.at(self.now + WALL_INTERVAL_S, self._wall, host, incarnation)
@@ -339,7 +398,7 @@ class World:
             if isinstance(event, ev.Received):
                 self.tell("received", host, event)
             self._turn(host, event)
-        elif host.run is Run.PAUSED:
+        elif host.node is not None:
             host.backlog.append(event)
 
     def _turn(self, host: Host, event: ev.Event | None) -> None:
@@ -417,8 +476,12 @@ class World:
         self.network.send(host, send.link, messages)
 
     def _save(self, host: Host, save: fx.Save) -> None:
+        if self.options.warm:
+            if save.ticket is not None:
+                self.soon(host, ev.Saved(save.ticket))
+            return
         write = host.disk.write(save)
-        lag = self.options.disk_s * (0.5 + self.chance.random())
+        lag = self.options.disk_s * (0.5 + self.chance.random()) + host.disk.slow_s
         self.at(self.now + lag, self._saved, host, host.incarnation, write)
 
     def _saved(self, host: Host, incarnation: int, write: Write) -> None:

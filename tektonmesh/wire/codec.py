@@ -44,15 +44,14 @@ def pack(value: Any) -> bytes:
 
 
 class _Ordering:
-    """Rebuilds a value with its maps in canonical order, and counts its nodes."""
+    """Rebuilds a value with its maps in canonical order, and counts its nodes as `_Reader` does:
+    each item of an array, each key and each value of a map, and not the value that holds them
+    all. What one end counts differently could be written and never read."""
 
     def __init__(self) -> None:
-        self._nodes = 0
+        self._nodes_left = limits.NODES_MAX
 
     def order(self, value: Any, depth_left: int) -> Any:
-        self._nodes += 1
-        if self._nodes > limits.NODES_MAX:
-            raise LocalError(f"A value to pack has over {limits.NODES_MAX} parts.")
         if type(value) in _AS_THEY_ARE:
             return value
         if isinstance(value, (dict, list, tuple)):
@@ -60,11 +59,17 @@ class _Ordering:
                 raise LocalError(f"A value to pack is nested over {limits.DEPTH_MAX} deep.")
             if isinstance(value, dict):
                 return self._order_map(value, depth_left)
+            self._count(len(value))
             return [self.order(item, depth_left - 1) for item in value]
         return _plain_scalar(value)
 
+    def _count(self, nodes: int) -> None:
+        self._nodes_left -= nodes
+        if self._nodes_left < 0:
+            raise LocalError(f"A value to pack has over {limits.NODES_MAX} parts.")
+
     def _order_map(self, value: dict[Any, Any], depth_left: int) -> dict[Any, Any]:
-        self._nodes += len(value)
+        self._count(2 * len(value))
         if len(value) <= _SMALL_MAP and {*map(type, value)} == _TEXT_ONLY:
             keys = _in_order(tuple(value))
         else:
@@ -73,11 +78,8 @@ class _Ordering:
         ordered = {}
         for key in keys:
             item = value[key]
-            if type(item) in _AS_THEY_ARE:
-                self._nodes += 1
-                ordered[key] = item
-            else:
-                ordered[key] = self.order(item, depth_left - 1)
+            as_it_is = type(item) in _AS_THEY_ARE
+            ordered[key] = item if as_it_is else self.order(item, depth_left - 1)
         return ordered
 
 
@@ -118,11 +120,14 @@ def unpack(data: bytes, *, nodes_max: int = limits.NODES_MAX) -> Any:
     malformed, not canonical, too deep, over `nodes_max` values, trailing bytes.
 
     The C parser reserves room for a whole array when it meets its header, and it nests to 1,024:
-    3 KiB of headers could reserve 8 KiB times `nodes_max`, which is why strangers get a small one.
+    20 KB of headers made it reserve and clear 160 MB, which took 0.1 s. So longer bytes are walked
+    over first without making anything; what is whole has an item for all room that is reserved.
     """
     longest = min(len(data), nodes_max)
     reader = _Reader(nodes_max)
     try:
+        if len(data) > _WALKED_FROM:
+            _walk_over(data)
         value = msgpack.unpackb(
             data,
             strict_map_key=False,
@@ -138,6 +143,17 @@ def unpack(data: bytes, *, nodes_max: int = limits.NODES_MAX) -> Any:
     if _pack_plain(value) != data:
         raise RemoteError("The msgpack is not in its canonical form.")
     return value
+
+
+_WALKED_FROM = 1024
+"""Bytes; shorter ones can reserve 3 MiB at most, and walking would cost a ping half its time."""
+
+
+def _walk_over(data: bytes) -> None:
+    """Raises as `msgpack.unpackb` does for what is cut short or nested over 1,024."""
+    walker = msgpack.Unpacker(max_buffer_size=len(data))
+    walker.feed(data)
+    walker.skip()
 
 
 class _Reader:
@@ -214,22 +230,29 @@ KIND: dict[type, int] = {
     msg.Vector: 34,
     msg.Buckets: 35,
     msg.Refuses: 36,
+    msg.Ihave: 37,
+    msg.Graft: 38,
+    msg.Prune: 39,
+    msg.Proof: 44,
     msg.Forward: 48,
     msg.HopAck: 49,
     msg.Settled: 50,
     msg.Released: 51,
+    msg.Fetch: 64,
+    msg.Piece: 65,
+    msg.Lacking: 66,
 }
 """The number of each kind of message; 1 to 15 belong to the handshake."""
 
 _FORWARD = KIND[msg.Forward]
-_DELTA = KIND[msg.Delta]
+_SIZES_MAX = {KIND[msg.Delta]: limits.DELTA_SIZE_MAX, KIND[msg.Proof]: limits.PROOF_SIZE_MAX}
 _FORWARD_HEAD = struct.Struct(">Q")
 _PRINTS_SIZE = 256 * 16
 
 
 def size_max(kind: int) -> int:
     """The largest packed message of a kind, in bytes."""
-    return limits.DELTA_SIZE_MAX if kind == _DELTA else limits.MESSAGE_SIZE_MAX
+    return _SIZES_MAX.get(kind, limits.MESSAGE_SIZE_MAX)
 
 
 def encode_message(message: msg.Message) -> bytes:
@@ -315,19 +338,31 @@ def _tuple_of(*fields: Any) -> tuple[Any, ...]:
     return fields
 
 
-def _vector_entry(owner: bytes, *rest: Any) -> msg.VectorEntry:
-    key_epoch, epoch, ver, content_ver, status, head_hash = rest
-    return msg.VectorEntry(owner, Version(key_epoch, epoch, ver), content_ver, status, head_hash)
+def _vector_entry(value: Any) -> msg.VectorEntry:
+    """The proof is left out where there is none: it would cost ten thousand owners a byte each."""
+    told = type(value) is list and len(value) >= len(_ENTRY)
+    owner, key_epoch, epoch, ver, *rest = _fields(value, _ENTRY if told else _ENTRY[:-1])
+    return msg.VectorEntry(owner, Version(key_epoch, epoch, ver), *rest)
+
+
+def _bare_keydoc(doc: bytes, sig: bytes) -> SignedKeyDoc:
+    return SignedKeyDoc(doc, sig, b"")
+
+
+def _news_of(owner: bytes, key_epoch: int, epoch: int, ver: int, head_hash: bytes) -> msg.News:
+    return msg.News(owner, Version(key_epoch, epoch, ver), head_hash)
 
 
 _count = _integer(0, 2**63 - 1)
 _number = _integer(-(2**63), 2**63 - 1)
 _id = _octets(ID_SIZE)
+_blob_size = _integer(0, msg.BLOB_SIZE_MAX)
 _signature = _octets(64)
 _content_version = _optional(_row(ContentVersion, _count, _count, _count))
 _signed_head = _row(SignedHead, _octets(), _signature)
 _keydoc = _optional(_row(SignedKeyDoc, _octets(), _signature, _octets()))
-_entry = _row(_vector_entry, _id, *[_count] * 5, _octets(8))
+_news = _row(_news_of, _id, *[_count] * 3, _octets(8))
+_ENTRY = (_id, *[_count] * 5, _octets(8), _octets(8))
 
 _SHAPES: dict[int, tuple[Callable[..., Any], tuple[Check, ...]]] = {
     KIND[make]: (make, shape)
@@ -346,12 +381,22 @@ _SHAPES: dict[int, tuple[Callable[..., Any], tuple[Check, ...]]] = {
             _keydoc,
         ),
         msg.Want: (_many(_row(_tuple_of, _id, _content_version)),),
-        msg.Vector: (_many(_integer(0, 255)), _many(_entry), _flag, _flag),
+        msg.Vector: (_many(_integer(0, 255)), _many(_vector_entry), _flag, _flag),
         msg.Buckets: (_octets(_PRINTS_SIZE),),
         msg.Refuses: (_many(_id),),
+        msg.Ihave: (_many(_news),),
+        msg.Graft: (_many(_row(_tuple_of, _id, _content_version)),),
+        msg.Prune: (),
+        msg.Proof: (
+            _many(_signed_head),
+            _many(_row(_bare_keydoc, _octets(), _signature)),
+        ),
         msg.HopAck: (_count,),
         msg.Settled: (_many(_count),),
         msg.Released: (_count, _text, _many(_octets(SHORT_ID_SIZE))),
+        msg.Fetch: (_id, _blob_size, _blob_size),
+        msg.Piece: (_id, _blob_size, _blob_size, _octets()),
+        msg.Lacking: (_id,),
     }.items()
 }
 
@@ -370,6 +415,7 @@ def _delta_fields(delta: msg.Delta) -> list[Any]:
 def _vector_fields(vector: msg.Vector) -> list[Any]:
     entries = [
         [held.owner, *held.version, held.content_ver, held.status, held.head_hash]
+        + ([held.proof] if held.proof else [])
         for held in vector.entries
     ]
     return [vector.buckets, entries, vector.reply, vector.more]
@@ -387,7 +433,17 @@ _FIELDS_OF: dict[type, Callable[[Any], list[Any]]] = {
     msg.Vector: _vector_fields,
     msg.Buckets: lambda it: [it.prints],
     msg.Refuses: lambda it: [it.owners],
+    msg.Ihave: lambda it: [[[n.owner, *n.version, n.head_hash] for n in it.news]],
+    msg.Graft: lambda it: [it.owners],
+    msg.Prune: lambda _it: [],
+    msg.Proof: lambda it: [
+        [[head.head, head.sig] for head in it.heads],
+        [[keydoc.doc, keydoc.sig] for keydoc in it.keydocs],
+    ],
     msg.HopAck: lambda it: [it.seq],
     msg.Settled: lambda it: [it.seqs],
     msg.Released: lambda it: [it.seq, it.code, it.visited],
+    msg.Fetch: lambda it: [it.hash, it.offset, it.size_max],
+    msg.Piece: lambda it: [it.hash, it.offset, it.total, it.data],
+    msg.Lacking: lambda it: [it.hash],
 }

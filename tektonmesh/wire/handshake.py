@@ -21,6 +21,7 @@ from typing import Any
 
 from tektonmesh.core.frozen import frozen
 from tektonmesh.core.keydoc import read_keydoc
+from tektonmesh.core.strikes import HELD_OFF
 from tektonmesh.core.trust import Verdict
 from tektonmesh.core.types import Identity, SignedKeyDoc, StackId
 from tektonmesh.errors import MeshError, RemoteError
@@ -107,7 +108,8 @@ class Peer:
 class Refused(Exception):
     """The handshake ended without a link. Not an error of this program, so not in its table.
 
-    `code` is one of self, wrong_identity, mesh, version, stale_leaf, not_admitted, protocol;
+    `code` is one of self, wrong_identity, mesh, version, stale_leaf, not_admitted, held_off,
+    protocol;
     `by_peer` tells whose decision it was; `peer` is known once it has signed for itself;
     `told` is the sentence for the peer, `detail` ours; `reply` is what to send before closing;
     `highest` goes with stale_leaf.
@@ -276,6 +278,8 @@ class Handshake:
 
     def _ask_judge(self, peer: Peer, *, proved_secret: bool) -> None:
         verdict = self._judge(peer.stack_id, peer.name, peer.keydoc, proved_secret)
+        if verdict.reason == HELD_OFF:
+            raise Refused(HELD_OFF, "It broke the protocol several times; it may try later.")
         if not verdict.admitted:
             told = _PENDING if verdict.reason == "pending" else _NOT_ADMITTED
             raise Refused("not_admitted", verdict.reason, told=told)
@@ -331,7 +335,16 @@ def _told(body: bytes) -> Refused:
     )
 
 
-_CODES = ("self", "wrong_identity", "mesh", "version", "stale_leaf", "not_admitted", "protocol")
+_CODES = (
+    "self",
+    "wrong_identity",
+    "mesh",
+    "version",
+    "stale_leaf",
+    "not_admitted",
+    HELD_OFF,
+    "protocol",
+)
 
 
 def _read_fields(body: bytes, count: int) -> list[Any]:

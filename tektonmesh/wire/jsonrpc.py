@@ -1,14 +1,16 @@
 """JSON-RPC 2.0 with one object per line, as MCP frames it on stdio: bytes to requests and back.
 
-Strict where two readers could disagree: no duplicate keys, no NaN, no endless integers, bounded
-depth and line length. It decides form only; methods and their parameters are `api`'s. Batches are
-not part of the protocol here and are refused.
+Strict where two readers could disagree: no duplicate keys, no NaN, no endless numbers, bounded
+depth, parts and line length. It decides form only; methods and their parameters are `api`'s.
+Batches are not part of the protocol here and are refused.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import field
+from math import isfinite
 from typing import Any, NoReturn
 
 from tektonmesh.core.frozen import frozen
@@ -131,6 +133,8 @@ def read_json(data: bytes) -> Any:
     """Any JSON value, strictly. Raises BadLine."""
     try:
         text = data.decode("utf-8")
+        if len(text) > limits.JSON_PARTS_MAX:
+            _check_parts(text)
         value = _DECODER.decode(text)
     except BadLine:
         raise
@@ -140,6 +144,25 @@ def read_json(data: bytes) -> Any:
         # With fewer brackets nothing can be nested so deep; nearly no line has as many.
         _check_depth(value, limits.JSON_DEPTH_MAX)
     return value
+
+
+_MARKS = ("{", "[", ",", ":")
+_TEXT = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""A text of a JSON value. Its end may be missing, so that looking for it is done once only."""
+
+
+def _check_parts(text: str) -> None:
+    """Refuse what would take long, before it is read. Marks in texts do not count; so many texts
+    that looking for them would itself take long must have as many commas between them."""
+    if _marks_in(text) > limits.JSON_PARTS_MAX:
+        quotes = text.count('"') - text.count('\\"')
+        many = quotes > 2 * limits.JSON_PARTS_MAX + 2
+        if many or _marks_in(_TEXT.sub("", text)) > limits.JSON_PARTS_MAX:
+            raise BadLine(f"The JSON has over {limits.JSON_PARTS_MAX} parts.")
+
+
+def _marks_in(text: str) -> int:
+    return sum(map(text.count, _MARKS))
 
 
 def _id_of(shown: dict[str, Any]) -> CallId | None:
@@ -184,6 +207,14 @@ def _read_int(digits: str) -> int:
     return int(digits)
 
 
+def _read_float(digits: str) -> float:
+    """JSON has no infinities, but 1e999 would be read as one, and could not be written again."""
+    value = float(digits)
+    if not isfinite(value):
+        raise BadLine("A number is too large.")
+    return value
+
+
 def _check_depth(value: Any, left: int) -> None:
     if isinstance(value, (dict, list)):
         if left == 0:
@@ -194,5 +225,8 @@ def _check_depth(value: Any, left: int) -> None:
 
 # Made once: `json.loads` with hooks would build a decoder for every line.
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_without_doubles, parse_constant=_refuse_constant, parse_int=_read_int
+    object_pairs_hook=_without_doubles,
+    parse_constant=_refuse_constant,
+    parse_float=_read_float,
+    parse_int=_read_int,
 )

@@ -20,6 +20,9 @@ MESSAGE_SIZE_MAX = 262_144
 """A reassembled message. Four classes at once bound what one link can make us hold."""
 DELTA_SIZE_MAX = 1_048_576
 """One owner's whole record set is at most 1 MiB, and a full snapshot is one delta."""
+PROOF_SIZE_MAX = 8_192
+"""Two heads of 2 KiB and two key documents of 1 KiB: an owner must not get away with what it said
+because that is long. Ordinary ones make 0.9 KiB."""
 HELLO_SIZE_MAX = 4_096
 """What a stranger can make us parse. A HELLO with its key document is about 700 bytes."""
 CLASSES = 4
@@ -79,5 +82,8 @@ that jumps must not make what is on its way unreadable."""
 LINE_SIZE_MAX = 1_048_576
 """One JSON-RPC line: a body of 256 KiB may grow sixfold by JSON escapes, and most do not."""
 JSON_DEPTH_MAX = 64
+JSON_PARTS_MAX = 65_536
+"""Commas, colons and opening brackets of one line, those in texts aside. A line of 1 MiB could hold
+half a million of them and take 0.3 s to read; no registration or message needs a tenth of these."""
 JSON_INT_DIGITS_MAX = 20
 """An integer of 64 bits has 20 characters with its sign; longer ones cost quadratic time."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -43,12 +44,24 @@ def pause(seconds: float) -> None:
             idle.recv(1)
 
 
+def free_ports(count: int) -> list[int]:
+    """Different ports below those that the system gives to outgoing connections, which could take
+    one again before the process that is to listen there has started."""
+    found: dict[int, None] = {}
+    while len(found) < count:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found[port] = None
+    return list(found)
+
+
 class Connection:
     """JSON-RPC lines over a Unix socket, with nothing but the standard library."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience_s: float = 30.0) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(30)
+        self.socket.settimeout(patience_s)
         self.socket.connect(str(path))
         self.lines = self.socket.makefile("r", encoding="utf-8", newline="\n")
 
@@ -83,6 +96,7 @@ class Stack:
         self.children: list[subprocess.Popen[bytes]] = []
         self.port = 0
         self.ready_at = 0.0
+        self.patience_s = 30.0
         self._ready_before = 0
 
     def environment(self) -> dict[str, str]:
@@ -180,7 +194,7 @@ class Stack:
         return answer["result"]
 
     def connect(self) -> Connection:
-        return Connection(self.home / "tektonmesh.sock")
+        return Connection(self.home / "tektonmesh.sock", self.patience_s)
 
     def status(self) -> dict[str, Any]:
         return self.rpc("status")
@@ -248,14 +262,17 @@ class Mesh:
 
     def private(self, name: str, *seeds: Stack, mesh: str = "own") -> Stack:
         """A stack of a private mesh that links only with its seed peers and those who dial it."""
-        if not self.secret.exists():
-            self.secret.write_text("a secret of more than thirty-two characters\n")
-            self.secret.chmod(0o600)
-        words = ["--mesh", mesh, "--secret-file", str(self.secret), "--no-mdns", "--seeds-only"]
-        words += ["--listen", "127.0.0.1:0"]
+        words = [*self.by_secret(mesh), "--seeds-only", "--listen", "127.0.0.1:0"]
         for seed in seeds:
             words += ["--seed", seed.seed]
         return self.add(name, *words)
+
+    def by_secret(self, mesh: str = "own") -> list[str]:
+        """The options that make a stack one of a private mesh; the secret is made when missing."""
+        if not self.secret.exists():
+            self.secret.write_text("a secret of more than thirty-two characters\n")
+            self.secret.chmod(0o600)
+        return ["--mesh", mesh, "--secret-file", str(self.secret), "--no-mdns"]
 
     def chain(self, names: str) -> list[Stack]:
         """One private stack a letter, each linked with the one before it, converged."""

@@ -55,7 +55,7 @@ def one_line(result: Result, code: int) -> str:
     "words",
     [
         "status", "stacks", "cis", "find x", "register x", "deregister x", "attach x -- cat",
-        "send x hi", "x@y hi", "trace x", "watch", "peers", "peers approve x",
+        "send x hi", "x@y hi", "trace x", "watch", "peers", "peers approve x", "explain x",
     ],
 )  # fmt: skip
 def test_without_a_daemon_every_verb_that_needs_one_exits_3(tmp_path: Path, words: str) -> None:
@@ -79,7 +79,10 @@ def test_an_unknown_option_of_any_verb_is_a_usage_error(tmp_path: Path, verb: st
     one_line(nobody(tmp_path).cli(verb, "--no-such-option"), 2)
 
 
-@pytest.mark.parametrize("words", ["", "statsu", "status one two", "send", "trace", "cis --stack"])
+@pytest.mark.parametrize(
+    "words",
+    ["", "statsu", "status one two", "send", "trace", "cis --stack", "explain", "explain a b"],
+)
 def test_wrong_words_are_a_usage_error(tmp_path: Path, words: str) -> None:
     if words:
         one_line(nobody(tmp_path).cli(*words.split()), 2)
@@ -145,7 +148,7 @@ def test_init_twice_changes_nothing(tmp_path: Path) -> None:
     [
         "send nobody hi", "send nobody@b hi", "send echo@nowhere hi", "nobody@b hi",
         "trace echo@nowhere", "trace nowhere", "trace nowhere --dry-run", "cis --stack nowhere",
-        "deregister nobody", "find zzzzzz",
+        "deregister nobody", "find zzzzzz", "explain nobody", "explain echo@nowhere",
     ],
 )  # fmt: skip
 def test_an_unknown_name_exits_4(pair: tuple[Stack, Stack], words: str) -> None:
@@ -187,7 +190,7 @@ def test_every_reading_verb_speaks_json_and_nothing_else(pair: tuple[Stack, Stac
     (status,) = a.cli("status", "--json").lines()
     assert set(status) >= {
         "name", "id", "mesh", "version", "uptime_s", "socket", "listen", "http", "links",
-        "converged", "fingerprint", "stacks", "cis", "queues",
+        "converged", "fingerprint", "stacks", "cis", "queues", "diverged", "divergence", "registry",
     }  # fmt: skip
     stacks = a.cli("stacks", "--json").lines()
     assert {row["name"]: row["state"] for row in stacks} == {"a": "self", "b": "up"}
@@ -200,11 +203,24 @@ def test_every_reading_verb_speaks_json_and_nothing_else(pair: tuple[Stack, Stac
     assert a.cli("trace", "echo@b", "--json").lines()[0]["stack"] == "b"
     assert a.cli("trace", "echo@b", "--dry-run", "--json").lines()[0]["candidates"]
     assert a.cli("peers", "--json").lines()[0]["state"] == "admitted"
+    (explained,) = a.cli("explain", "b", "--json").lines()
+    assert (explained["name"], explained["state"]) == ("b", "up")
+    assert explained["changes"] and explained["links"] and explained["signed"]
+    assert {row["name"]: row["why"] for row in stacks}["b"].startswith("This stack is linked")
 
 
 def test_every_reading_verb_has_a_table_for_people(pair: tuple[Stack, Stack]) -> None:
     a, _b = pair
-    for words in ("status", "stacks", "cis", "find echo", "trace b", "peers", "doctor"):
+    for words in (
+        "status",
+        "stacks",
+        "cis",
+        "find echo",
+        "trace b",
+        "explain b",
+        "peers",
+        "doctor",
+    ):
         result = a.cli(*words.split())
         assert result.code == 0, result
         assert result.out.strip()

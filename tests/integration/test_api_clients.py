@@ -235,6 +235,23 @@ async def test_watching_yields_notices(tmp_path: Path) -> None:
         assert seen == ["ci_registered", "ci_deregistered"]
 
 
+async def test_both_clients_explain_a_stack(tmp_path: Path) -> None:
+    async with open_stack(tmp_path) as doors:
+        path = socket_of(doors)
+        async with Client(path) as user:
+            shown = await user.explain("west")
+            with pytest.raises(MeshError) as failure:
+                await user.explain("nobody")
+        assert failure.value.code.name == "not_found"
+
+        def use() -> dict[str, Any]:
+            with SyncClient(path) as user:
+                return user.explain("west")
+
+        assert set(await trio.to_thread.run_sync(use)) == set(shown)
+        assert shown["why"].startswith("This is the stack that you ask.")
+
+
 async def test_a_message_to_another_stack_is_counted_as_cross_stack(tmp_path: Path) -> None:
     async with open_stack(tmp_path, "west") as west:
         seeds = tuple(west.daemon.listen)

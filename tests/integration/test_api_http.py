@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tektonmesh import Client, Request
 from tektonmesh.api.doors import open_doors
+from tektonmesh.api.http.families import FAMILIES
 from tektonmesh.api.http.guard import make_token
 from tektonmesh.api.operations import Caller, Operations
 from tektonmesh.errors import LocalError
@@ -290,6 +291,69 @@ async def test_the_metrics_page_has_the_four_success_metrics(tmp_path: Path) -> 
         assert outcomes["local"] == 1 and sum(outcomes.values()) == 2
         assert {"tektonmesh_links", "tektonmesh_cis", "tektonmesh_queue"} <= set(found)
         assert found["tektonmesh_converged"].samples[0].value == 1
+
+
+async def test_the_metrics_page_shows_every_metric_that_is_documented_and_no_other(
+    tmp_path: Path,
+) -> None:
+    async with open_stack(tmp_path) as west:
+        seeds = tuple(west.daemon.listen)
+        async with open_stack(tmp_path, "east", seeds=seeds) as east, http_to(east) as http:
+            await until(lambda: east.daemon.node.graph.state(west.daemon.identity.stack_id) == "up")
+            await until(lambda: east.status({})["converged"])
+            text = (await http.get("/metrics")).text
+    found = {family.name: family for family in text_string_to_metric_families(text)}
+    # This text format knows no infos: they are gauges whose value is 1.
+    infos = {name for name, family in FAMILIES.items() if family.kind == "info"}
+    names = {name: f"tektonmesh_{name}{'_info' * (name in infos)}" for name in FAMILIES}
+    assert set(found) == set(names.values())
+    for name, family in FAMILIES.items():
+        shown = found[names[name]]
+        assert shown.type == ("gauge" if name in infos else family.kind)
+        assert shown.documentation == family.text
+        labels = {key for sample in shown.samples for key in sample.labels} - {"le"}
+        assert labels <= {family.label} or name in infos
+
+
+async def test_the_metrics_of_the_registry_add_up(tmp_path: Path) -> None:
+    async with open_stack(tmp_path) as west:
+        seeds = tuple(west.daemon.listen)
+        async with open_stack(tmp_path, "east", seeds=seeds) as east, http_to(east) as http:
+            await until(lambda: east.daemon.node.graph.state(west.daemon.identity.stack_id) == "up")
+            async with serving(west):
+                await until(lambda: east.cis({"stack": "west"}))
+                registry = east.status({})["registry"]
+                text = (await http.get("/metrics")).text
+    found = {family.name: family for family in text_string_to_metric_families(text)}
+    heads = {s.labels["outcome"]: s.value for s in found["tektonmesh_heads_in"].samples}
+    assert sum(heads.values()) >= registry["heads_in"] >= 2
+    assert heads["applied"] >= 2 and heads["broken"] == 0
+    counts = [s for s in found["tektonmesh_apply_latency_seconds"].samples if "count" in s.name]
+    assert counts[0].value >= registry["apply_latency_ms"]["count"] >= 1
+    kinds = {s.labels["kind"]: s.value for s in found["tektonmesh_link_messages_in"].samples}
+    assert kinds["Delta"] == sum(heads.values()) and "Forward" not in kinds
+    assert found["tektonmesh_heads_out"].samples[0].value >= 1
+    assert found["tektonmesh_bodies_in_bytes"].samples[0].value >= registry["body_bytes_in"] > 0
+    assert found["tektonmesh_local_health"].samples[0].value <= 1
+
+
+async def test_a_stack_is_explained_over_http(tmp_path: Path) -> None:
+    async with open_stack(tmp_path) as west:
+        seeds = tuple(west.daemon.listen)
+        async with open_stack(tmp_path, "east", seeds=seeds) as east, http_to(east) as http:
+            await until(lambda: east.daemon.node.graph.state(west.daemon.identity.stack_id) == "up")
+            answer = await http.get("/api/stacks/west/explain")
+            assert answer.status_code == 200
+            shown = answer.json()
+            assert (shown["name"], shown["state"]) == ("west", "up")
+            assert "linked to it" in shown["why"]
+            assert shown["changes"][-1]["from"] == "west"
+            (row,) = [
+                row for row in (await http.get("/api/stacks")).json() if row["name"] == "west"
+            ]
+            assert row["why"].startswith("This stack is linked to it")
+            answer = await http.get("/api/stacks/nobody/explain")
+            assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 async def test_events_are_sent_as_they_happen(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import trio
 
 from tektonmesh.api import unix
 from tektonmesh.api.connection import CALLS_MAX
+from tektonmesh.core import events as ev
+from tektonmesh.core.messages import Ping
 from tektonmesh.errors import LocalError
 from tests.doors import lines_to, open_stack, until
 
@@ -359,6 +361,69 @@ async def test_watching_shows_what_happens_from_the_answer_on(tmp_path: Path) ->
         assert event["params"]["ci"] == "numa" and event["params"]["seq"] >= 1
         assert done["result"]["token"] not in json.dumps(event)
         assert code_of(await watcher.call(2, "subscribe")) == "conflict"
+
+
+async def test_a_stack_is_explained_until_and_after_it_is_gone(tmp_path: Path) -> None:
+    async with open_stack(tmp_path) as west, lines_to(west.daemon) as lines:
+        seeds = tuple(west.daemon.listen)
+        async with open_stack(tmp_path, "east", seeds=seeds) as east:
+            graph, east_id = west.daemon.node.graph, east.daemon.identity.stack_id
+            await until(lambda: graph.state(east_id) == "up")
+            shown = (await lines.call(1, "explain", name="numa@east"))["result"]
+            assert (shown["name"], shown["observers"]) == ("east", 1)
+            assert "only this stack can tell whether it lives" in shown["why"]
+            assert shown["holders"][0]["is"] == "same"
+            assert {change["from"] for change in shown["changes"]} == {"east"}
+        await until(lambda: graph.state(east_id) == "unreachable")
+        shown = (await lines.call(2, "explain", name="east"))["result"]
+        assert "The link of this stack to it ended" in shown["why"]
+        assert "Its only neighbour, this stack, withdrew its link" in shown["why"]
+        assert shown["links"][0]["lost"] == "withdrawn" and shown["path"] == []
+        later = (await lines.call(3, "explain", name="east"))["result"]
+        assert later["signed"]["heard_s"] >= shown["signed"]["heard_s"]
+        own = (await lines.call(4, "explain", name="west"))["result"]
+        assert own["why"].endswith("It has no link to any other stack.")
+
+
+async def test_status_says_with_whom_it_is_not_converged_until_the_prints_agree(
+    tmp_path: Path,
+) -> None:
+    async with open_stack(tmp_path) as west, lines_to(west.daemon) as lines:
+        seeds = tuple(west.daemon.listen)
+        async with open_stack(tmp_path, "east", seeds=seeds):
+            node = west.daemon.node
+            await until(lambda: node.neighbours.links and west.status({})["converged"])
+            (link,) = node.neighbours.links
+            # As if the peer held something else; its next own print says that it does not.
+            other = Ping(1, node.clock.now_ms(), bytes(range(16)))
+            west.daemon.inject(ev.Received(link, (other,)))
+            status = (await lines.call(1, "status"))["result"]
+            assert (status["converged"], status["diverged"]) == (False, ["east"])
+            (gap,) = status["divergence"]
+            assert (gap["stack"], gap["owners"]) == ("east", None) and gap["since_s"] >= 0.0
+            await until(lambda: west.status({})["converged"], within_s=20)
+            assert west.status({})["divergence"] == []
+
+
+@pytest.mark.parametrize(
+    ("params", "code"),
+    [({}, "bad_request"), ({"name": ""}, "bad_request"), ({"name": "numa@"}, "bad_request"),
+     ({"name": 5}, "bad_request"), ({"name": "nobody"}, "not_found")],
+)  # fmt: skip
+async def test_what_names_no_stack_cannot_be_explained(
+    tmp_path: Path, params: dict[str, Any], code: str
+) -> None:
+    async with open_stack(tmp_path) as doors, lines_to(doors.daemon) as lines:
+        assert code_of(await lines.call(1, "explain", **params)) == code
+
+
+async def test_ages_are_those_of_the_moment_in_which_they_are_asked_for(tmp_path: Path) -> None:
+    async with open_stack(tmp_path) as doors, lines_to(doors.daemon) as lines:
+        await until(lambda: doors.daemon.node.owner.published)
+        for method, params in (("stacks", {}), ("explain", {"name": "west"}), ("status", {})):
+            turns = doors.daemon.node.env.now
+            await lines.call(method, method, **params)
+            assert doors.daemon.node.env.now > turns, method
 
 
 async def test_the_socket_is_private_and_goes_with_the_daemon(tmp_path: Path) -> None:

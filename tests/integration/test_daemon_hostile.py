@@ -14,6 +14,7 @@ import trio
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core import views
+from tektonmesh.core.messages import Ping
 from tektonmesh.net.addresses import split_address
 from tektonmesh.net.daemon import Daemon, open_daemon
 from tektonmesh.net.dial import Dialler
@@ -22,6 +23,7 @@ from tektonmesh.net.link import LinkContext
 from tektonmesh.net.links import Links
 from tektonmesh.net.notices import Notices
 from tektonmesh.net.rounds import Rounds
+from tektonmesh.wire.codec import KIND
 from tests.integration.daemons import config_of, state_of, until
 
 
@@ -167,3 +169,23 @@ def test_the_newest_warning_is_kept_as_the_last_problem() -> None:
     notices.say("store_failed", detail="full")
     assert notices.last_problem is not None
     assert notices.last_problem.startswith("store failed: detail=full (at ")
+
+
+async def test_a_peer_that_sends_what_is_no_message_is_struck_and_then_held_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    west_config = config_of(tmp_path, "west")
+    async with open_daemon(west_config) as west:
+        seeds = (west.listen[0],)
+        async with open_daemon(config_of(tmp_path, "east", seeds=seeds)) as east:
+            for n in range(3):
+                await until(lambda: len(east._links) == len(west._links) == 1)
+                (link,) = east._links._links.values()
+                link._queue.push(KIND[Ping], 0, b"\xc1")
+                link.flush()
+                await until(lambda n=n: west.node.trust.peers()[0]["strikes"] > n + 0.9)
+            (peer,) = west.node.trust.peers()
+            assert peer["state"] == "admitted" and 0.0 < peer["held_off_s"] <= 60.0
+            await until(lambda: len(west._links) == 0)
+            await until(lambda: "It broke the protocol several times" in caplog.text)
+            assert len(west._links) == 0

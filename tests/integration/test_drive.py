@@ -14,6 +14,7 @@ import trio.testing
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core.node import Node
+from tektonmesh.net import watchdog
 from tektonmesh.net.drive import Drive, describe
 from tektonmesh.net.watchdog import BEAT_S, Pulse, keep_beating
 
@@ -138,6 +139,24 @@ async def test_after_a_pause_of_the_process_the_node_hears_of_it_first(
     assert tick == ev.Tick()
     drive.inject(ev.Tick())
     assert len(node.events) == 3
+
+
+async def test_after_a_sleep_of_the_machine_the_node_hears_how_long_and_what_time_it_is(
+    mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive, node = make_drive(quiet)
+    drive.start({})
+    slept = watchdog.slept_s()
+    monkeypatch.setattr(watchdog, "slept_s", lambda: slept + 3600.0)
+    mock_clock.jump(BEAT_S)
+    drive.beat()
+    stalled, wall = node.events
+    assert isinstance(stalled, ev.Stalled)
+    assert stalled.seconds == stalled.suspended == pytest.approx(3600.0, abs=0.1)
+    assert isinstance(wall, ev.WallClock)
+    mock_clock.jump(BEAT_S)
+    drive.beat()
+    assert len(node.events) == 2
 
 
 async def test_a_beating_loop_is_never_called_stalled(

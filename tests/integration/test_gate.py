@@ -89,10 +89,22 @@ def test_an_address_is_taken_apart(text: str, host: str, port: int) -> None:
     assert split_address(join_address(host, port)) == (host, port)
 
 
-@pytest.mark.parametrize("text", ["west:", "west:x", "west:65536", ":80", "west:８０"])
+@pytest.mark.parametrize(
+    "text",
+    ["west:", "west:x", "west:65536", ":80", "west:８０", "west:" + "1" * 5000],
+    ids=lambda text: text[:12],
+)
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(LocalError, match="is not an address"):
         split_address(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1%lo", "127.0.0.1%", "fe80::1%", "fe80::1%a]b", "fe80::1%a:1", "fe80::1%\0"]
+)
+def test_only_an_ipv6_address_names_an_interface_and_plainly(text: str) -> None:
+    assert parse_ip(text) is None and never_dialled(text) and not is_near(text)
+    assert is_near("fe80::1%eth0.100") and not never_dialled("fe80::1%eth0.100")
 
 
 @pytest.mark.parametrize(

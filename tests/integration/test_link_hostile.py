@@ -229,6 +229,50 @@ def test_bytes_that_are_no_certificate_are_the_peers_fault(der: bytes) -> None:
         read_leaf(der)
 
 
+def with_version_10(der: bytes) -> bytes:
+    """A certificate says 2 there and means version 3."""
+    return der.replace(bytes.fromhex("a003020102"), bytes.fromhex("a00302010a"), 1)
+
+
+def with_one_extension_twice(der: bytes) -> bytes:
+    """Two extensions of one name; a second statement of who issued it would be one."""
+    assert der.count(bytes.fromhex("2a030405")) == 1
+    return der.replace(bytes.fromhex("2a030405"), bytes.fromhex("2a030406"), 1)
+
+
+def with_a_negative_serial_number(der: bytes) -> bytes:
+    """`cryptography` warns of it and reads on; what it lacks then is an identity."""
+    return der.replace(bytes.fromhex("020101"), bytes.fromhex("0201ff"), 1)
+
+
+def two_extensions() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder(
+        issuer_name=x509.Name([]),
+        subject_name=x509.Name([]),
+        public_key=key.public_key(),
+        serial_number=1,
+        not_valid_before=datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC),
+        not_valid_after=datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC),
+    )
+    for name in ("1.2.3.4.5", "1.2.3.4.6"):
+        extension = x509.UnrecognizedExtension(x509.ObjectIdentifier(name), b"x")
+        builder = builder.add_extension(extension, critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
+
+
+@pytest.mark.parametrize(
+    "spoil", [with_version_10, with_one_extension_twice, with_a_negative_serial_number]
+)
+def test_a_certificate_that_cannot_be_read_is_the_peers_fault(
+    spoil: Callable[[bytes], bytes],
+) -> None:
+    der = two_extensions()
+    assert spoil(der) != der
+    with pytest.raises(RemoteError, match="not one of ours"):
+        read_leaf(spoil(der))
+
+
 def test_a_leaf_says_who_issued_it_and_when() -> None:
     keys, _ = make_keys(1)
     leaf = issue_leaf(keys, 77)

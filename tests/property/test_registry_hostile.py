@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tektonmesh.core.keydoc import Voucher, write_proof
-from tektonmesh.core.messages import Buckets, Delta, Vector, VectorEntry, Vouch, Want
+from tektonmesh.core.messages import Buckets, Delta, Proof, Vector, VectorEntry, Vouch, Want
 from tektonmesh.core.types import ContentVersion, SignedHead, SignedKeyDoc, Version
 from tektonmesh.errors import RemoteError
 from tektonmesh.wire.codec import KIND, Codec, decode_message, encode_message, pack
@@ -112,6 +112,7 @@ messages = st.one_of(
                 small,
                 small,
                 st.binary(min_size=8, max_size=8),
+                st.sampled_from([b"", bytes(8)]),
             ),
             max_size=5,
         ).map(tuple),
@@ -119,6 +120,14 @@ messages = st.one_of(
         st.booleans(),
     ),
     st.builds(Buckets, st.just(bytes(4096)) | st.binary(max_size=20)),
+    st.builds(
+        Proof,
+        st.lists(
+            st.builds(SignedHead, packed_junk | st.just(Author().sign().head), st.just(bytes(64))),
+            max_size=3,
+        ).map(tuple),
+        st.lists(keydocs.filter(bool), max_size=3).map(tuple),
+    ),
     st.builds(Vouch, packed_junk),
 )
 

@@ -62,3 +62,11 @@ def test_settings_of_a_world_reach_its_nodes() -> None:
     assert settings.seeds_only
     assert settings.refresh_min_s == 6.0
     assert settings.listen == ("10.0.0.1:7700",)
+
+
+def test_nodes_of_large_worlds_keep_nothing_for_people_unless_told_to() -> None:
+    assert Options(nodes=12).node_settings().chronicle_max > 0
+    assert Options(nodes=1000).node_settings().chronicle_max == 0
+    told = Options(nodes=1000, settings=(("chronicle_max", 8),), seeds_only=True)
+    assert told.node_settings().chronicle_max == 8 and told.node_settings().seeds_only
+    assert told.node_settings(chronicle_max=9).chronicle_max == 9

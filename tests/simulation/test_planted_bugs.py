@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,12 @@ from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
 from tektonmesh.core.intake import Intake
 from tektonmesh.core.leases import Leases
+from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.owner import Owner
+from tektonmesh.core.proofs import Proofs
 from tektonmesh.core.record import RecordSet
+from tektonmesh.core.replica import Replica
+from tektonmesh.errors import RemoteError
 from tektonmesh.sim.main import run_world
 from tektonmesh.sim.scenarios import SCENARIOS
 
@@ -54,7 +59,7 @@ def accept_an_equal_version(patch: pytest.MonkeyPatch) -> None:
 
 
 def accept_any_version(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Intake, "_is_news", lambda *_: True)
+    patch.setattr(intake, "beats", lambda *_: False)
 
 
 def forget_the_two_way_check(patch: pytest.MonkeyPatch) -> None:
@@ -98,7 +103,7 @@ def never_repair(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(Dissemination, "_queue", queue)
     patch.setattr(AntiEntropy, "on_fingerprint", lambda *_: None)
-    patch.setattr(AntiEntropy, "_half_gone", lambda *_: None)
+    patch.setattr(AntiEntropy, "_half", lambda *_: inf)
 
 
 def deliver_repeats(patch: pytest.MonkeyPatch) -> None:
@@ -117,6 +122,30 @@ def lose_what_a_dead_link_held(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Forwarding, "_try_next", lambda *_args, **_kw: None)
 
 
+def blame_the_messenger(patch: pytest.MonkeyPatch) -> None:
+    """What is merely old counts as a fault of who sent it."""
+    honest = Intake.check
+
+    def check(self: Intake, head: Any, delta: Any) -> Any:
+        found = honest(self, head, delta)
+        if found is intake.Applied.STALE:
+            raise RemoteError("This is old.")
+        return found
+
+    patch.setattr(Intake, "check", check)
+
+
+def forget_the_proofs(patch: pytest.MonkeyPatch) -> None:
+    """Nobody is shown a proof: who saw one head only believes the owner."""
+    patch.setattr(Proofs, "_spread", lambda *_: None)
+    patch.setattr(Replica, "proof_for", lambda *_: None)
+
+
+def never_step(patch: pytest.MonkeyPatch) -> None:
+    """A machine that slept for hours slews for ten times as long."""
+    patch.setattr(MeshTime, "_step", lambda *_: None)
+
+
 PLANTED: list[tuple[Plant, str, str]] = [
     (skip_the_signature, "forger", "exact-bytes"),
     (skip_the_root_check, "alterer", "exact-bytes"),
@@ -128,6 +157,9 @@ PLANTED: list[tuple[Plant, str, str]] = [
     (never_repair, "burst", "converges"),
     (deliver_repeats, "loss", "delivered-once"),
     (lose_what_a_dead_link_held, "failover", "nothing-kept"),
+    (blame_the_messenger, "replayer", "only-liars-are-struck"),
+    (forget_the_proofs, "equivocator", "converges"),
+    (never_step, "suspend", "no-false-end"),
 ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (".ci", "docs", "scripts", "tektonmesh", "tests")
-MADE_BY_TOOLS = (".git", ".venv", "build", "dist")
+MADE_BY_TOOLS = (".cache", ".git", ".venv", "build", "dist")
 ROOMS = ("api", "cli", "config", "core", "mcp", "net", "sim", "tekton", "web", "wire")
 TEXTS = (".py", ".md", ".sh", ".toml", ".txt", ".yml", ".yaml", ".cfg", "")
 

@@ -31,6 +31,10 @@ async def one_stack(call: Call) -> dict[str, Any]:
     return found[0]
 
 
+async def explain(call: Call) -> dict[str, Any]:
+    return call.operations.explain({"name": call.place["name"]})
+
+
 async def route(call: Call) -> dict[str, Any]:
     return call.operations.route({"target": call.place["target"]})
 
@@ -118,6 +122,14 @@ ROUTES = (
         one_stack,
         "One stack, by name, short form or id.",
         answer="Stack",
+        errors=("not_found", "ambiguous"),
+    ),
+    Route(
+        "GET",
+        "/api/stacks/{name}/explain",
+        explain,
+        "Why a stack is in its state, what both ends say of its links, and its last changes.",
+        answer="Explanation",
         errors=("not_found", "ambiguous"),
     ),
     Route(

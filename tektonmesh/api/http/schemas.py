@@ -24,7 +24,7 @@ def _list(items: Schema | None = None) -> Schema:
     return {"type": "array", "items": {"type": "string"} if items is None else items}
 
 
-def _object(required: str = "", **properties: Schema) -> Schema:
+def _object(required: str = "", /, **properties: Schema) -> Schema:
     shown: Schema = {"type": "object", "properties": properties}
     return shown | ({"required": required.split()} if required else {})
 
@@ -37,6 +37,25 @@ _BOOL: Schema = {"type": "boolean"}
 _WHOLE: Schema = {"type": "integer"}
 _ANY: Schema = {"type": "object"}
 _HOP = _object(stack=_text(), dwell_ms=_number())
+_VERSION = _list(_WHOLE) | {"description": "(key_epoch, epoch, ver)."}
+_CLAIM = _maybe(_object(cost=_WHOLE, state=_text("", enum=["up", "suspect"])))
+_STACK: dict[str, Schema] = {
+    "name": _text(),
+    "id": _text(),
+    "state": _text("", enum=["self", "up", "unreachable", "deregistered", "left"]),
+    "path": _list(),
+    "rtt_ms": _maybe(_number()),
+    "lease_left_s": _number(),
+    "version": _text(),
+    "head": _VERSION,
+    "cis": _WHOLE,
+    "specialties": _list(),
+    "capabilities": _list(),
+    "age_s": _number(),
+    "since": _maybe(_WHOLE),
+    "observers": _WHOLE | {"description": "How many stacks are linked to it."},
+    "why": _text("Why it is in its state."),
+}
 _WORDS = _list() | {"description": "Words of at most 64 letters, at most 32 of them."}
 
 SCHEMAS: dict[str, Schema] = {
@@ -98,16 +117,67 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "Stack": _object(
         "name id state",
-        name=_text(),
-        id=_text(),
-        state=_text("", enum=["self", "up", "unreachable", "deregistered", "left"]),
-        path=_list(),
-        rtt_ms=_maybe(_number()),
-        lease_left_s=_number(),
-        version=_text(),
-        cis=_WHOLE,
-        specialties=_list(),
-        capabilities=_list(),
+        **_STACK,
+    ),
+    "Explanation": _object(
+        "name id state why links holders changes",
+        **_STACK,
+        flags=_list(),
+        signed=_maybe(
+            _object(
+                version=_VERSION,
+                content_version=_list(_WHOLE),
+                hash=_text(),
+                status=_text("", enum=["up", "draining", "left"]),
+                at=_number("Seconds since 1970, of the mesh's voted clock."),
+                age_s=_number(),
+                heard_s=_number(),
+                lease_s=_WHOLE,
+                instance=_text("Of one run of the stack."),
+                key_epoch=_WHOLE,
+                keydoc=_text("The hash of the key document that it is signed under."),
+                records=_WHOLE,
+                record_bytes=_WHOLE,
+            )
+        ),
+        links=_list(
+            _object(
+                stack=_text(),
+                id=_text(),
+                state=_text("Of that stack."),
+                own=_CLAIM | {"description": "What the stack itself says of the link."},
+                peer=_CLAIM | {"description": "What the other end says of it."},
+                one_sided=_BOOL,
+                counts=_BOOL,
+                lost=_maybe(_text("The other end's last word that the link is not up.")),
+                lost_s=_maybe(_number()),
+            )
+        ),
+        holders=_list(
+            _object(
+                stack=_text(),
+                id=_text(),
+                version=_maybe(_list(_WHOLE)),
+                **{"is": _text("", enum=["same", "older", "newer", "unknown"])},
+            )
+        ),
+        refreshes=_WHOLE | {"description": "Heads that only refreshed, beside the changes."},
+        changes=_list(
+            _object(
+                at=_number("Seconds since 1970, of the mesh's voted clock."),
+                age_s=_number(),
+                kind=_text("", enum=["new", "content", "left", "expired", "flagged"]),
+                keys=_list(),
+                keys_total=_WHOLE,
+                what=_text("The same for people."),
+                version=_VERSION,
+                content_version=_list(_WHOLE),
+                hash=_text(),
+                latency_ms=_maybe(_WHOLE),
+                evidence=_text(),
+                **{"from": _maybe(_text("The neighbour whose link brought it."))},
+            )
+        ),
     ),
     "Status": _object(
         "name id mesh version",
@@ -123,10 +193,20 @@ SCHEMAS: dict[str, Schema] = {
             _object(stack=_text(), id=_text(), rtt_ms=_number(), since_s=_number(), outbound=_BOOL)
         ),
         converged=_BOOL,
+        diverged=_list(),
+        divergence=_list(
+            _object(
+                stack=_text(),
+                id=_text(),
+                owners=_maybe(_WHOLE | {"description": "Null while only the prints are known."}),
+                since_s=_number(),
+            )
+        ),
         fingerprint=_text(),
         stacks=_object(up=_WHOLE, unreachable=_WHOLE),
         cis=_object(local=_WHOLE, remote=_WHOLE),
         queues=_ANY,
+        registry=_ANY | {"description": "What the daemon counts of its registry."},
         last_problem=_maybe(_text()),
     ),
     "Message": _object(
@@ -183,6 +263,8 @@ SCHEMAS: dict[str, Schema] = {
         state=_text("", enum=["admitted", "pending", "evicted", "refused"]),
         last_seen=_maybe(_number()),
         reason=_text(),
+        strikes=_number("Faults of this peer, halved every ten minutes."),
+        held_off_s=_number("Seconds for which no link with it is wanted; 0 for none."),
     ),
     "Notice": _object("seq at kind", seq=_WHOLE, at=_number("Seconds since 1970."), kind=_text()),
     "HermesRegistration": _object(

@@ -72,7 +72,7 @@ def _list(where: Where) -> None:
 
 def lines_for_people(peers: list[dict[str, Any]]) -> list[str]:
     """Each id on a line of its own, so that it can be copied whole from a narrow terminal."""
-    rows = [(*_row(peer)[:3], peer.get("reason")) for peer in peers]
+    rows = [(*_row(peer)[:3], _row(peer)[4]) for peer in peers]
     shown = [[safe_text(str(cell or "-")) for cell in row] for row in rows]
     heads = aligned([["name", "state", "last seen", "reason"], *shown])
     lines = heads[:1]
@@ -84,4 +84,9 @@ def lines_for_people(peers: list[dict[str, Any]]) -> list[str]:
 def _row(peer: dict[str, Any]) -> tuple[Any, ...]:
     seen = peer.get("last_seen")
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seen)) if seen else None
-    return (peer.get("name"), peer["state"], when, peer["id"], peer.get("reason"))
+    return (peer.get("name"), peer["state"], when, peer["id"], _why(peer))
+
+
+def _why(peer: dict[str, Any]) -> str | None:
+    held_off_s, reason = peer.get("held_off_s"), peer.get("reason")
+    return f"held off for {held_off_s:.0f} s" if held_off_s else reason

@@ -15,7 +15,8 @@ def command(where: Where) -> None:
     """List the stacks of the mesh with state, path, round trip and lease.
 
     `unreachable` means that no path leads there at this moment; such a stack stays listed until
-    its lease ends and is then `deregistered`. `left` says that it left by itself.
+    its lease ends and is then `deregistered`. `left` says that it left by itself. With --json each
+    has a `why`; `tektonmesh explain STACK` shows all that is known of one.
     """
     with where.client() as client:
         stacks = client.stacks()

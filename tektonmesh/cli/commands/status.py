@@ -6,11 +6,15 @@ from typing import Any
 
 from tektonmesh.cli.common import Where, verb
 from tektonmesh.cli.render import aligned, duration, emit_json, milliseconds, safe_text
+from tektonmesh.cli.sentences import gap
 
 
 @verb(example="tektonmesh status --json")
 def command(where: Where) -> None:
-    """Show name, id, addresses, links, CIs, queues, and whether the registry has converged."""
+    """Show name, id, addresses, links, CIs, queues, and whether the registry has converged.
+
+    Where it has not, it says with which neighbours, in how many stacks and for how long.
+    """
     with where.client() as client:
         status = client.status()
     if where.json:
@@ -48,9 +52,9 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _converged(status: dict[str, Any]) -> str:
     if status.get("converged"):
-        return "the same as at all neighbours"
-    others = status.get("diverged") or []
-    return "differs from " + (", ".join(others) if others else "a neighbour, being repaired")
+        return "converged" if status.get("links") else "no neighbour to compare with"
+    others = [gap(row) for row in status.get("divergence") or []] or status.get("diverged") or []
+    return "not converged with " + (", ".join(others) or "a neighbour, being repaired")
 
 
 def _problem(status: dict[str, Any]) -> str:

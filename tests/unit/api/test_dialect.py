@@ -61,13 +61,28 @@ def test_an_error_is_rebuilt_with_code_and_outcome() -> None:
     assert failure.value.detail == "Too late."
 
 
+@pytest.mark.parametrize("error", ["Too late.", 7, [], True], ids=repr)
+def test_an_error_of_no_known_form_is_the_daemons_fault(error: object) -> None:
+    with pytest.raises(MeshError, match="no known form"):
+        dialect.result_of({"id": 1, "error": error})
+
+
+@pytest.mark.parametrize("data", [None, [], {}, {"code": []}, {"code": {}}, {"code": "odd"}])
+def test_an_error_without_a_code_of_ours_is_internal(data: object) -> None:
+    with pytest.raises(MeshError) as failure:
+        dialect.result_of({"id": 1, "error": {"message": "Odd.", "data": data}})
+    assert failure.value.code.name == "internal" and failure.value.detail == "Odd."
+
+
 def test_a_foreign_error_is_internal() -> None:
     with pytest.raises(MeshError) as failure:
         dialect.result_of({"id": 1, "error": {"code": 1, "message": "Odd."}})
     assert failure.value.code.name == "internal"
 
 
-@pytest.mark.parametrize("line", [b"SSH-2.0-x", b"[1]", b"\xff"])
+@pytest.mark.parametrize(
+    "line", [b"SSH-2.0-x", b"[1]", b"\xff", b"[" * 100_000], ids=lambda line: repr(line[:9])
+)
 def test_what_is_no_daemon_is_said_to_be_none(line: bytes) -> None:
     with pytest.raises(MeshError, match="not a tektonmesh daemon"):
         dialect.read_line(line)

@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 from tektonmesh.api.events import matches, wanted_kinds
-from tektonmesh.api.figures import MESSAGES_KEPT, Figures, Histogram
+from tektonmesh.api.figures import MESSAGES_KEPT, Figures
 from tektonmesh.errors import DeliveryError
-
-
-def test_a_histogram_counts_each_value_under_every_bound_it_fits() -> None:
-    histogram = Histogram((0.1, 1.0))
-    for value in (0.05, 0.1, 0.5, 3.0):
-        histogram.add(value)
-    assert histogram.cumulative() == [("0.1", 2.0), ("1.0", 3.0), ("+Inf", 4.0)]
-    assert histogram.count == 4
-    assert histogram.sum_s == 3.65
 
 
 def test_only_messages_to_other_stacks_are_cross_stack() -> None:

@@ -206,6 +206,7 @@ def test_capabilities_come_as_words_objects_or_an_object(capabilities: Any, word
         ("port", 65536),
         ("port", "http"),
         ("port", True),
+        pytest.param("port", "9" * 5000, id="a port of 5000 digits"),
     ],
 )
 def test_a_refusal_names_its_field(field: str, value: Any) -> None:

@@ -7,7 +7,16 @@ import pytest
 
 from tektonmesh.core import antientropy as ae
 from tektonmesh.core import events as ev
-from tektonmesh.core.messages import Buckets, Delta, Refuses, Vector, VectorEntry, Want
+from tektonmesh.core.messages import (
+    Buckets,
+    Delta,
+    Graft,
+    Prune,
+    Refuses,
+    Vector,
+    VectorEntry,
+    Want,
+)
 from tektonmesh.core.types import ContentVersion, Status, Version
 from tektonmesh.errors import RemoteError
 from tests.network import Network
@@ -453,10 +462,33 @@ def test_with_half_the_lease_gone_two_links_are_asked() -> None:
     member.wait(149)
     assert [wanted(member, link) for link in (ONE, TWO, THREE)] == [[], [], []]
     member.wait(2)
-    asked = [wanted(member, link) for link in (ONE, TWO, THREE)]
-    assert sorted(asked) == [[], [author.id], [author.id]]
+    asked = [member.taken(link) for link in (ONE, TWO, THREE)]
+    owners = ((author.id, ContentVersion(0, 5, author.content_ver)),)
+    assert sorted(map(str, asked)) == sorted(map(str, [[], [Graft(owners)], [Want(owners)]]))
+
+
+def test_a_refresh_that_stays_missing_is_asked_for_until_the_lease_is_over() -> None:
+    member, (author,) = member_with(1)
+    member.link(ONE, seed_bytes(1))
+    member.wait(149)
+    member.taken(ONE)
+    for _ in range(5):
+        member.wait(37.6)
+        grafts = sent(member, ONE, Graft)
+        assert [owner for graft in grafts for owner, _ in graft.owners] == [author.id]
+    member.wait(200)
+    assert sent(member, ONE, Graft) == []
+
+
+def test_who_gets_the_missing_refresh_asks_no_more() -> None:
+    member, (author,) = member_with(1)
+    member.link(ONE, seed_bytes(1))
+    member.wait(151)
+    assert sent(member, ONE, Graft)
+    author.hlc += 150_000
+    member.receive(ONE, author.delta())
     member.wait(100)
-    assert [wanted(member, link) for link in (ONE, TWO, THREE)] == [[], [], []]
+    assert sent(member, ONE, Graft) == []
 
 
 def test_after_a_refresh_nobody_is_asked() -> None:
@@ -494,7 +526,7 @@ def test_owners_that_the_disk_remembered_are_watched_too() -> None:
     again.link(ONE, seed_bytes(1))
     again.taken(ONE)
     again.wait(151)
-    assert wanted(again, ONE) == [author.id]
+    assert [graft.owners[0][0] for graft in sent(again, ONE, Graft)] == [author.id]
 
 
 def test_an_owner_that_equivocates_changes_nothing_here() -> None:
@@ -508,21 +540,13 @@ def test_an_owner_that_equivocates_changes_nothing_here() -> None:
 # --- bounds --------------------------------------------------------------------------------------
 
 
-def test_no_more_is_remembered_to_be_asked_for_than_the_link_is_known_to_hold(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("tektonmesh.core.dissemination.OWNERS_MAX", 100)
+def test_what_a_link_may_still_be_asked_for_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ae, "TODO_MAX", 250)
     member, _ = member_with()
     member.link(ONE, seed_bytes(1))
     for part in range(10):
         tell(member, ONE, *(entry(seed_bytes(part, n)) for n in range(100)))
-    state = member.antientropy._links[ONE]
-    assert len(state.todo) + len(state.asked) <= 200
-    monkeypatch.undo()
-    monkeypatch.setattr(ae, "TODO_MAX", 250)
-    for part in range(10, 20):
-        tell(member, ONE, *(entry(seed_bytes(part, n)) for n in range(100)))
-    assert len(state.todo) == 250
+    assert len(member.antientropy._links[ONE].todo) == 250
 
 
 # --- evicted owners ------------------------------------------------------------------------------
@@ -613,3 +637,89 @@ def test_a_mesh_converges_after_an_eviction() -> None:
     assert a.node.antientropy.converged() == (True, [])
     assert b.node.antientropy.converged() == (True, [])
     assert not a.notices("not_converged") and b.node.graph.reachable(network["c"].id)
+
+
+# --- the tree and warm starts --------------------------------------------------------------------
+
+
+def test_a_refresh_that_came_only_when_asked_for_grafts_the_link_that_brought_it() -> None:
+    member, (author,) = member_with(1, flood_stacks_max=0)
+    member.link(ONE, seed_bytes(1))
+    member.receive(ONE, Prune())
+    member.wait(151)
+    assert author.id in wanted(member, ONE)
+    member.taken(ONE)
+    author.hlc += 151_000
+    member.receive(ONE, author.delta())
+    assert sent(member, ONE, Graft) == [Graft(())]
+    assert member.dissemination.is_eager(ONE)
+
+
+def test_a_refresh_that_came_in_time_or_over_an_eager_link_grafts_nothing() -> None:
+    member, (author,) = member_with(1, flood_stacks_max=0)
+    member.link(ONE, seed_bytes(1))
+    member.wait(151)
+    author.hlc += 151_000
+    member.receive(ONE, author.delta())
+    member.receive(ONE, Prune())
+    member.receive(ONE, author.delta())
+    assert sent(member, ONE, Graft) == []
+
+
+def prints_told(count: int) -> list[int]:
+    """The links that are told of a change at once, in a mesh of some authors and two more."""
+    member, _ = member_with(count)
+    member.link(ONE, seed_bytes(1))
+    told: list[int] = []
+    member.antientropy.watch_prints(told.append)
+    member.replica.apply(Author(40).delta({}), 99)
+    member.wait(ae.SETTLE_S)
+    return told
+
+
+def test_in_a_large_mesh_a_changed_print_waits_for_the_next_ping() -> None:
+    assert prints_told(ae.TELL_STACKS_MAX - 2) == [ONE]
+    assert prints_told(ae.TELL_STACKS_MAX - 1) == []
+
+
+def test_of_a_peer_that_agreed_once_buckets_that_changed_a_moment_ago_are_let_rest() -> None:
+    for agreed in (True, False):
+        member, authors = member_with(1)
+        member.wait(3)
+        member.link(ONE, seed_bytes(1))
+        if agreed:
+            member.antientropy.on_fingerprint(ONE, member.replica.fingerprint())
+        theirs = Buckets(b"".join(member.replica.bucket_prints()))
+        member.taken(ONE)
+        member.replica.apply(authors[0].delta({"ci/x": {}}), 99)
+        member.receive(ONE, theirs)
+        assert bool(sent(member, ONE, Vector)) is not agreed
+        member.wait(2.1)
+        member.taken(ONE)
+        member.receive(ONE, theirs)
+        assert len(sent(member, ONE, Vector)) == 1
+
+
+def test_a_link_between_two_that_agree_begins_in_silence() -> None:
+    member, _ = member_with(3)
+    member.dissemination.link_up(ONE, seed_bytes(1))
+    member.antientropy.link_up(ONE, seed_bytes(1), agreed=True)
+    member.settle()
+    assert member.taken(ONE) == []
+    assert member.antientropy.fingerprint_for_ping(ONE) == b""
+    member.wait(2)
+    assert member.antientropy.converged() == (True, [])
+    member.replica.apply(Author(80).delta({}), 99)
+    assert member.antientropy.fingerprint_for_ping(ONE) == member.replica.fingerprint()
+
+
+def test_who_resumes_watches_over_the_leases_all_the_same() -> None:
+    member = Member("a")
+    member.replica.apply(Author().delta({"ci/numa": {}}), 99)
+    member.env.deadlines.drop("half-leases")
+    member.antientropy.resume()
+    member.link(ONE, seed_bytes(1))
+    member.wait(149)
+    assert wanted(member, ONE) == []
+    member.wait(2)
+    assert wanted(member, ONE) == [Author().id]

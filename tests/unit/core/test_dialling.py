@@ -4,12 +4,13 @@ from itertools import pairwise
 
 import pytest
 
-from tektonmesh.core.dialling import ADRIFT_MAX, DIALS_MAX, links_wanted
+from tektonmesh.core.dialling import ADRIFT_MAX, DIALS_BURST, DIALS_MAX, DIALS_PER_S
 from tektonmesh.core.effects import Dial, Save
 from tektonmesh.core.events import AdmitPeer, EvictPeer, PeerSeen
 from tektonmesh.core.messages import Bye
+from tektonmesh.core.overlay import links_wanted
 from tektonmesh.core.types import Saved, Status
-from tests.liveness import Rig, by_id, dials, id_of
+from tests.liveness import Rig, by_id, closes, dials, id_of
 
 SMALL, LARGE = by_id("a", "b")
 QUIET: dict[str, float] = {
@@ -306,6 +307,17 @@ def test_a_lost_link_is_replaced_at_once_by_another_stack() -> None:
     assert "e:1" in dials(rig.advance(0.0))
 
 
+def test_a_peer_that_has_links_enough_is_not_dialled_again_while_others_lead_there() -> None:
+    rig = seeded("b:1", links_full_mesh_max=1, links_min=2)
+    links = {name: rig.link_up(name, addresses=(f"{name}:1",)) for name in "bc"}
+    rig.publish("b", {"a": 3, "c": 3}, addresses=["b:1"])
+    rig.publish("c", {"a": 3, "b": 3}, addresses=["c:1"])
+    rig.advance(20.0)
+    rig.neighbours.on_bye(links["b"], Bye("excess", "Both ends have links enough."))
+    assert "b:1" not in dials(rig.advance(59.0))
+    assert "b:1" in dials(rig.advance(10.0))
+
+
 def test_a_failed_dial_is_replaced_by_another_stack() -> None:
     names = list("bcdefg")
     rig = seeded()
@@ -328,6 +340,18 @@ def test_gossip_cannot_make_us_dial_everybody_at_once(monkeypatch: pytest.Monkey
     rig.advance(10.0)
 
 
+def test_addresses_that_refuse_at_once_are_not_dialled_as_fast_as_they_refuse() -> None:
+    rig = seeded("s:1")
+    crowd(rig, *[f"m{at}" for at in range(100)])
+    made: dict[str, int] = {}
+    for _ in range(1200):
+        for address in dials(rig.advance(0.1)):
+            made[address] = made.get(address, 0) + 1
+            rig.dial_failed(address)
+    assert made.pop("s:1") > 30
+    assert DIALS_BURST < sum(made.values()) <= DIALS_BURST + DIALS_PER_S * 120.0 + 1
+
+
 def test_strangers_from_mdns_are_dialled_while_links_are_missing() -> None:
     rig = seeded()
     assert seen(rig, "m:1") == ["m:1"]
@@ -344,6 +368,20 @@ def test_mdns_may_name_the_stack_and_gets_at_most_eight_addresses() -> None:
 def test_our_own_announcement_is_passed_over() -> None:
     rig = seeded()
     assert seen(rig, "m:1", who="a") == []
+
+
+@pytest.mark.parametrize("seeds", [(), ("b:1",)], ids=["a peer", "a seed"])
+def test_a_stack_that_is_held_off_is_dialled_when_that_is_over(seeds: tuple[str, ...]) -> None:
+    rig = seeded(*seeds)
+    rig.publish("b", addresses=["b:1"])
+    rig.link_down(rig.link_up("b", address="b:1"))
+    rig.advance(0.0)
+    rig.dial_failed("b:1", expect="b")
+    rig.dial_failed("b:1")
+    for _ in range(3):
+        rig.trust.strikes.strike(id_of("b"), "bad")
+    assert dials(rig.advance(59.0)) == []
+    assert dials(rig.advance(10.0))
 
 
 def test_an_evicted_stack_is_not_dialled() -> None:
@@ -459,6 +497,85 @@ def test_the_other_half_of_a_cut_mesh_is_found_soon_after_the_heal() -> None:
     rig.link_down(far)
     attempts(rig, "c:1", 60.0)
     assert attempts(rig, "c:1", 8.0) != []
+
+
+# --- links enough --------------------------------------------------------------------------------
+
+
+def crowded(*seeds: str, **settings: object) -> Rig:
+    """A node that wants one link and has four, to stacks that are all linked with each other."""
+    rig = seeded(*seeds, links_full_mesh_max=1, links_min=1, links_max=1, **settings)
+    for name in "bcde":
+        rig.link_up(name, address=f"{name}:1")
+        rig.publish(name, {other: 3 for other in "abcde" if other != name})
+    rig.take()
+    return rig
+
+
+def test_a_link_that_neither_end_needs_is_closed_and_not_dialled_again() -> None:
+    rig = crowded()
+    effects = rig.advance(60.0)
+    assert [code for _link, code in closes(effects)] == ["excess"]
+    assert dials(effects) == []
+    assert len(rig.neighbours.links) == 3
+    assert sum(rig.record(name) is not None for name in "bcde") == 3
+
+
+def test_a_link_to_a_seed_is_never_too_many() -> None:
+    rig = crowded("b:1", "c:1", "d:1", "e:1")
+    assert closes(rig.advance(60.0)) == []
+
+
+def test_with_seeds_only_no_link_is_too_many() -> None:
+    rig = crowded(seeds_only=True)
+    assert closes(rig.advance(60.0)) == []
+
+
+def test_a_node_with_links_enough_does_not_dial_a_seed_that_it_reaches_by_others() -> None:
+    for reached in (True, False):
+        rig = seeded("b:1", links_full_mesh_max=1, links_min=1, links_max=1)
+        link = rig.link_up("b", address="b:1")
+        rig.link_up("c")
+        rig.publish("b", {"c": 3} if reached else {}, addresses=["b:1"])
+        rig.publish("c", {"a": 3, "b": 3} if reached else {"a": 3})
+        rig.link_down(link)
+        rig.neighbours.close(id_of("b"), "excess", "Links enough.")
+        rig.take()
+        rig.advance(2.0)
+        assert ("b:1" in attempted(rig, 30.0)) is not reached
+
+
+def attempted(rig: Rig, seconds: float) -> list[str]:
+    """What is dialled within a time in which every dial fails."""
+    found = []
+    for _ in range(int(seconds)):
+        for address in dials(rig.advance(1.0)):
+            found.append(address)
+            rig.dial_failed(address)
+    return found
+
+
+def test_a_stack_whose_lease_is_over_is_tried_now_and_then() -> None:
+    rig = crowded()
+    rig.publish("z", addresses=["z:1"])
+    attempted(rig, 400.0)
+    assert id_of("z") in rig.replica.expired()
+    for name in "bcde":
+        rig.publish(name, {other: 3 for other in "abcde" if other != name})
+    found = attempted(rig, 250.0)
+    assert 0 < found.count("z:1") <= 12
+
+
+def test_a_much_nearer_stack_is_dialled_though_links_are_enough() -> None:
+    for cost, dialled in ((3, True), (150, False)):
+        rig = seeded(links_full_mesh_max=1, links_min=2, links_max=2)
+        for name, rtt_s in (("b", 0.2), ("c", 0.001)):
+            link = rig.link_up(name)
+            rig.neighbours.links[link].cost.sample(rtt_s, rig.env.now)
+        rig.publish("b", {"a": 202})
+        rig.publish("c", {"a": 3, "d": cost})
+        rig.publish("d", {"c": cost}, addresses=["d:1"])
+        assert ("d:1" in attempted(rig, 120.0)) is dialled
 
 
 # --- memory --------------------------------------------------------------------------------------

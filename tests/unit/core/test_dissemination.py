@@ -7,7 +7,7 @@ import pytest
 
 from tektonmesh.core import dissemination as ds
 from tektonmesh.core.keydoc import Voucher, write_proof
-from tektonmesh.core.messages import Delta, VectorEntry, Want
+from tektonmesh.core.messages import Delta, Graft, Ihave, News, Prune, VectorEntry, Want
 from tektonmesh.core.replica import Applied
 from tektonmesh.core.types import ContentVersion, SignedHead, Version
 from tektonmesh.errors import RemoteError
@@ -133,6 +133,20 @@ def test_a_refresh_that_the_other_end_has_meanwhile_is_not_sent() -> None:
     member.receive(TWO, refresh)
     member.wait(5)
     assert deltas(member, TWO) == []
+
+
+def test_an_owner_that_no_link_takes_news_from_unasked_announces_its_refresh() -> None:
+    member = linked(ONE, TWO, flood_stacks_max=0)
+    member.wait(1.0)
+    member.receive(ONE, Prune())
+    member.wait(113.0)
+    assert owners(deltas(member, TWO), member)[-1] == member.id
+    member.receive(TWO, Prune())
+    member.taken(ONE)
+    member.wait(113.0)
+    for link in (ONE, TWO):
+        (told,) = member.taken(link)
+        assert isinstance(told, Ihave) and told.news[0].owner == member.id
 
 
 def test_a_link_that_is_gone_gets_nothing() -> None:
@@ -306,13 +320,13 @@ def test_a_vector_that_crossed_our_news_does_not_undo_them() -> None:
 
 
 def test_what_strangers_claim_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ds, "OWNERS_MAX", 2)
+    monkeypatch.setattr(ds, "KNOWN_MAX", 4)
     member = linked(ONE)
     ids = [seed_bytes(n) for n in range(9)]
     for owner in ids:
         member.dissemination.learned(ONE, VectorEntry(owner, Version(0, 1, 1), 1, 0, bytes(8)))
     known = [owner for owner in ids if member.dissemination.known(ONE, owner) is not None]
-    assert known == ids[:4]
+    assert known == ids[5:], "what was heard last is remembered"
     member.dissemination.learned(9, VectorEntry(ids[0], Version(0, 1, 1), 1, 0, bytes(8)))
     assert member.dissemination.known(9, ids[0]) is None
 
@@ -369,3 +383,286 @@ def test_the_unproven_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         member.receive(ONE, Author(n, mesh_key=None).delta({}))
     member.receive(ONE, other.delta({}))
     assert len(wants(member, ONE)) == 2
+
+
+# --- the tree ------------------------------------------------------------------------------------
+
+
+def tree(*links: int, **more: Any) -> Member:
+    """A member of a mesh that is too large for flooding."""
+    return linked(*links, flood_stacks_max=0, **more)
+
+
+def lazy(member: Member, *links: int) -> None:
+    for link in links:
+        member.receive(link, Prune())
+
+
+def of_kind(member: Member, link: int, kind: type) -> list[Any]:
+    return [message for message in member.taken(link) if isinstance(message, kind)]
+
+
+def announce(author: Author) -> Ihave:
+    """What somebody says who holds the newest head of this author."""
+    digest = ds.hash_head(author.sign().head)[:8]
+    return Ihave((News(author.id, author.head().version, digest),))
+
+
+def test_every_link_is_eager_at_first() -> None:
+    member, author = tree(ONE, TWO, THREE), Author()
+    assert all(member.dissemination.is_eager(link) for link in (ONE, TWO, THREE))
+    assert not member.dissemination.is_eager(9), "an unknown link is none"
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    assert len(deltas(member, TWO)) == len(deltas(member, THREE)) == 1
+
+
+def test_a_second_copy_makes_the_link_that_brought_it_lazy_at_both_ends() -> None:
+    member, author = tree(ONE, TWO), Author()
+    delta = author.delta({"ci/numa": {}})
+    member.receive(ONE, delta)
+    assert of_kind(member, ONE, Prune) == []
+    member.receive(TWO, delta)
+    assert of_kind(member, TWO, Prune) == [Prune()]
+    assert member.dissemination.is_eager(ONE) and not member.dissemination.is_eager(TWO)
+    member.receive(TWO, delta)
+    assert of_kind(member, TWO, Prune) == [], "it is said once"
+
+
+def test_a_second_copy_that_was_asked_for_prunes_nothing() -> None:
+    member, author = tree(ONE, TWO), Author()
+    delta = author.delta({"ci/numa": {}})
+    member.receive(ONE, delta)
+    member.dissemination.want(TWO, [(author.id, None)])
+    member.receive(TWO, delta)
+    assert of_kind(member, TWO, Prune) == []
+    member.receive(TWO, delta)
+    assert of_kind(member, TWO, Prune) == [Prune()], "one copy was asked for, not two"
+
+
+def test_up_to_four_stacks_nothing_is_pruned_and_everything_flooded() -> None:
+    member, author = linked(ONE, TWO), Author()
+    delta = author.delta({"ci/numa": {}})
+    member.receive(ONE, delta)
+    member.receive(TWO, delta)
+    assert of_kind(member, TWO, Prune) == []
+    lazy(member, TWO)
+    assert member.dissemination.is_eager(TWO)
+    member.receive(ONE, author.delta({"ci/x": {}}))
+    assert len(deltas(member, TWO)) == 1
+    for n in (3, 4, 5):
+        assert member.dissemination.is_eager(TWO)
+        member.receive(ONE, Author(n).delta({}))
+    assert not member.dissemination.is_eager(TWO), "five stacks are a tree"
+
+
+def test_a_lazy_link_gets_one_announcement_of_all_that_changed_in_a_moment() -> None:
+    member = tree(ONE, TWO, ihave_delay_s=0.02)
+    lazy(member, TWO)
+    authors = [Author(n) for n in (2, 3)]
+    for author in authors:
+        member.receive(ONE, author.delta({"ci/numa": {}}))
+        member.wait(0.008)
+    assert member.taken(TWO) == []
+    member.wait(0.005)
+    (told,) = member.taken(TWO)
+    assert isinstance(told, Ihave)
+    assert told.news == tuple(announce(author).news[0] for author in authors)
+    member.wait(1.0)
+    assert member.taken(TWO) == []
+
+
+def test_what_the_other_end_announces_first_is_not_announced_back() -> None:
+    member, author = tree(ONE, TWO, THREE), Author()
+    lazy(member, TWO, THREE)
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    member.receive(TWO, announce(author))
+    member.wait(1.0)
+    assert member.taken(TWO) == []
+    assert of_kind(member, THREE, Ihave) == [announce(author)]
+
+
+def test_an_owner_that_is_forgotten_meanwhile_is_not_announced() -> None:
+    member, author = tree(ONE, TWO), Author()
+    lazy(member, TWO)
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    assert member.dissemination.queued() == 1
+    member.replica.drop(author.id)
+    assert member.dissemination.queued() == 0
+    member.wait(1.0)
+    assert member.taken(TWO) == []
+
+
+def test_announcements_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ds, "IHAVE_MAX", 2)
+    member = tree(ONE, TWO)
+    lazy(member, TWO)
+    authors = [Author(n) for n in range(2, 5)]
+    for author in authors:
+        member.receive(ONE, author.delta({}))
+    member.wait(0.1)
+    assert [len(told.news) for told in of_kind(member, TWO, Ihave)] == [2, 1]
+    with pytest.raises(RemoteError, match="too much"):
+        member.receive(TWO, Ihave(tuple(announce(author).news[0] for author in authors)))
+
+
+def test_what_is_announced_and_does_not_come_is_asked_for_and_grafts_the_link() -> None:
+    member, author = tree(ONE, TWO, graft_wait_s=0.1), Author()
+    lazy(member, TWO)
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    member.wait(0.05)
+    member.taken(TWO)
+    missed = author.delta({"ci/x": {}})
+    member.receive(TWO, announce(author))
+    member.wait(0.09)
+    assert of_kind(member, TWO, Graft) == []
+    member.wait(0.02)
+    assert of_kind(member, TWO, Graft) == [Graft(((author.id, ContentVersion(0, 5, 1)),))]
+    assert member.dissemination.is_eager(TWO)
+    member.receive(TWO, missed)
+    assert "ci/x" in (member.shown(author.id) or {})
+
+
+def test_a_stranger_that_is_announced_is_asked_for_whole() -> None:
+    member, author = tree(ONE), Author()
+    author.delta({"ci/numa": {}})
+    member.receive(ONE, announce(author))
+    member.wait(0.2)
+    assert of_kind(member, ONE, Graft) == [Graft(((author.id, None),))]
+
+
+def test_what_comes_in_time_is_not_asked_for() -> None:
+    member, author = tree(ONE, TWO), Author()
+    delta = author.delta({"ci/numa": {}})
+    member.receive(TWO, announce(author))
+    member.receive(ONE, delta)
+    member.wait(1.0)
+    assert of_kind(member, TWO, Graft) == []
+
+
+def test_what_is_held_or_refused_is_not_waited_for() -> None:
+    member, author, evicted = tree(ONE, TWO), Author(), Author(3)
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    member.trust.evict(evicted.id)
+    member.receive(TWO, announce(author))
+    member.receive(TWO, announce(evicted))
+    member.receive(9, announce(Author(4)))
+    member.wait(1.0)
+    assert of_kind(member, TWO, Graft) == []
+
+
+def test_a_far_link_has_a_round_trip_to_bring_what_it_announced() -> None:
+    member, author = tree(ONE, graft_wait_s=0.1), Author()
+    member.dissemination.rtt_s = {ONE: 0.4}.__getitem__
+    author.delta({"ci/numa": {}})
+    member.receive(ONE, announce(author))
+    member.wait(0.39)
+    assert of_kind(member, ONE, Graft) == []
+    member.wait(0.02)
+    assert len(of_kind(member, ONE, Graft)) == 1
+
+
+def test_a_graft_is_answered_and_makes_the_link_eager() -> None:
+    member, author = tree(ONE, TWO), Author()
+    lazy(member, TWO)
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    member.wait(0.1)
+    assert deltas(member, TWO) == []
+    member.receive(TWO, Graft(((author.id, None),)))
+    assert owners(deltas(member, TWO), member) == [author.id]
+    member.receive(ONE, author.delta({"ci/x": {}}))
+    assert len(deltas(member, TWO)) == 1
+    with pytest.raises(RemoteError, match="too many"):
+        member.receive(TWO, Graft(((bytes(32), None),) * (ds.WANT_MAX + 1)))
+
+
+def test_messages_of_the_tree_on_links_that_are_gone_do_nothing() -> None:
+    member, author = tree(ONE), Author()
+    member.receive(ONE, author.delta({}))
+    for message in (Prune(), Graft(((author.id, None),)), announce(Author(3))):
+        member.receive(9, message)
+    member.dissemination.graft(9, [])
+    member.dissemination.agreed(9)
+    member.wait(1.0)
+    assert member.taken(9) == []
+
+
+def test_refreshes_go_along_eager_links_only() -> None:
+    member, author = tree(ONE, TWO, THREE), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    lazy(member, TWO)
+    deltas(member, THREE)
+    member.wait(0.1)
+    member.taken(TWO)
+    member.receive(ONE, author.delta())
+    member.wait(5.0)
+    assert member.taken(TWO) == []
+    assert len(deltas(member, THREE)) == 1
+
+
+def test_a_refresh_of_what_is_to_be_announced_is_announced() -> None:
+    member, author = tree(ONE, TWO), Author()
+    lazy(member, TWO)
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    member.receive(ONE, author.delta())
+    member.wait(0.1)
+    assert of_kind(member, TWO, Ihave) == [announce(author)]
+
+
+def test_what_is_to_be_announced_is_not_sent_as_a_refresh_too() -> None:
+    member, author = tree(ONE, TWO), Author()
+    lazy(member, TWO)
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    member.receive(TWO, Graft(()))
+    member.receive(ONE, author.delta())
+    member.wait(5.0)
+    assert member.taken(TWO) == [announce(author)]
+
+
+# --- what a link is assumed to hold --------------------------------------------------------------
+
+
+def test_a_link_that_agreed_gets_what_changed_since_without_a_key_document() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    member.dissemination.link_up(THREE, seed_bytes(THREE))
+    member.dissemination.agreed(THREE)
+    member.receive(ONE, author.delta({"ci/x": {}}))
+    (sent,) = deltas(member, THREE)
+    assert sent.base == ContentVersion(0, 5, 1) and sent.keydoc is None
+    assert [key for _, key, _ in sent.puts] == ["ci/x"]
+
+
+def test_a_link_that_did_not_agree_gets_all() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    member.dissemination.link_up(THREE, seed_bytes(THREE))
+    member.receive(ONE, author.delta({"ci/x": {}}))
+    (sent,) = deltas(member, THREE)
+    assert sent.base is None and sent.keydoc == author.keydoc
+
+
+def test_a_link_that_agreed_gets_a_new_owner_whole() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.dissemination.agreed(TWO)
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    (sent,) = deltas(member, TWO)
+    assert sent.base is None and sent.keydoc == author.keydoc
+
+
+def test_agreeing_makes_what_was_noted_out_of_date() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    assert member.dissemination.known(TWO, author.id) is not None
+    member.dissemination.agreed(TWO)
+    assert member.dissemination.known(TWO, author.id) is None
+
+
+def test_what_a_link_asked_for_counts_for_more_than_that_it_agreed() -> None:
+    member, author = linked(ONE, TWO), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    member.receive(ONE, author.delta({"ci/x": {}}))
+    deltas(member, TWO)
+    member.dissemination.agreed(TWO)
+    member.receive(TWO, Want(((author.id, None),)))
+    (sent,) = deltas(member, TWO)
+    assert sent.base is None and len(sent.puts) == 2

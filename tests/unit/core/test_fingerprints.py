@@ -65,7 +65,8 @@ def test_whatever_else_changes_changes_the_entry() -> None:
         AUTHOR.head(status=Status.LEFT),
         AUTHOR.head(roots={0: bytes(32)}),
     ]
-    assert len({entry_of(head) for head in heads}) == len(heads)
+    entries = {entry_of(head) for head in heads} | {entry_of(heads[0], b"a proof!")}
+    assert len(entries) == len(heads) + 1
 
 
 def test_owners_left_out_do_not_count() -> None:

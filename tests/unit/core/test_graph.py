@@ -16,6 +16,37 @@ def state(rig: Rig, name: str) -> StackState:
     return rig.graph.state(id_of(name))
 
 
+# --- observers -----------------------------------------------------------------------------------
+
+
+def test_a_leaf_hangs_on_one_stacks_word_and_others_on_several() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("b", "c", 3), ("c", "d", 3), ("b", "d", 3))
+    rig.mesh(("d", "e", 3))
+    rig.publish("d", {"b": 3, "c": 3, "e": 3})
+    counts = {name: len(rig.graph.observers(id_of(name))) for name in "abcdefg"}
+    assert counts == {"a": 1, "b": 3, "c": 2, "d": 3, "e": 1, "f": 0, "g": 0}
+
+
+def test_a_stack_that_one_other_took_for_lost_shows_that_it_was_one() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("b", "c", 3))
+    rig.publish("b", {"a": 3})
+    assert state(rig, "c") is StackState.UNREACHABLE
+    assert len(rig.graph.observers(id_of("c"))) == 1
+
+
+def test_stacks_that_are_not_live_observe_nobody_and_we_do_with_a_link_alone() -> None:
+    rig = Rig()
+    rig.publish("b", {"c": 3})
+    assert len(rig.graph.observers(id_of("b"))) == 0
+    rig.link_up("b")
+    assert len(rig.graph.observers(id_of("b"))) == 1
+    rig.publish("c", {"b": 3})
+    assert len(rig.graph.observers(id_of("b"))) == 2
+    assert len(rig.graph.observers(rig.me)) == 1
+
+
 # --- edges ---------------------------------------------------------------------------------------
 
 
@@ -301,6 +332,61 @@ def test_a_notice_names_the_stack_if_its_name_makes_sense() -> None:
     assert notice.data == {"stack": "", "id": show_id(id_of("c")), "name": ""}
 
 
+def test_transitions_are_told_in_the_order_of_first_sight_and_those_of_the_forgotten_last() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("b", "c", 3), ("b", "d", 3))
+    _ = rig.graph.generation
+    rig.take()
+    rig.replica.drop(id_of("c"))
+    rig.publish("e", {"b": 3})
+    rig.publish("b", {"a": 3, "e": 3})
+    _ = rig.graph.generation
+    told = [(e.kind, e.data["id"]) for e in rig.take() if isinstance(e, Notice) and "id" in e.data]
+    assert told == [
+        ("stack_unreachable", show_id(id_of("d"))),
+        ("stack_up", show_id(id_of("e"))),
+        ("stack_deregistered", show_id(id_of("c"))),
+    ]
+
+
+# --- who says what -------------------------------------------------------------------------------
+
+
+def test_a_link_is_what_each_end_says_of_it_and_of_the_own_ones_what_our_eyes_see() -> None:
+    rig = Rig()
+    rig.publish("b", {"a": 7, "c": 10})
+    rig.publish("c", {"b": (20, "suspect")})
+    rig.link_up("b")
+    a, b, c = map(id_of, "abc")
+    assert rig.graph.claims(b) == {a: (7, "up"), c: (10, "up")}
+    assert rig.graph.claim(b, c) == (10, "up")
+    assert rig.graph.claim(c, b) == (20, "suspect")
+    assert rig.graph.claim(c, a) is None
+    own = rig.neighbours.edge(b)
+    assert own is not None
+    assert rig.graph.claims(a) == {b: own} and rig.graph.claim(a, b) == own
+    assert rig.graph.claimants(c) == [b]
+    assert rig.graph.claims(id_of("z")) == {}
+
+
+def test_a_link_without_a_record_is_claimed_by_nobody() -> None:
+    rig = Rig()
+    rig.publish("b", {"a": 7})
+    link = rig.link_up("b")
+    rig.neighbours._own.set(id_of("b"), None)
+    assert rig.neighbours.links[link].stack_id == id_of("b")
+    assert rig.graph.claims(rig.me) == {}
+
+
+def test_whoever_shares_an_edge_can_tell_whether_a_stack_lives() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 5), ("b", "c", 5))
+    assert sorted(rig.graph.observers(id_of("b"))) == sorted([rig.me, id_of("c")])
+    assert rig.graph.observers(id_of("c")) == [id_of("b")]
+    assert rig.graph.observers(rig.me) == [id_of("b")]
+    assert rig.graph.observers(id_of("z")) == []
+
+
 # --- relaying ------------------------------------------------------------------------------------
 
 
@@ -399,3 +485,31 @@ def test_what_the_disk_held_is_in_the_graph_from_the_start() -> None:
     assert rig.graph.edges(id_of("b")) == {id_of("c"): 3}
     assert rig.graph.transit_ms(id_of("c")) is None
     assert notices(rig.take()) == []
+
+
+# --- over a base ---------------------------------------------------------------------------------
+
+
+def test_over_a_base_the_own_links_stand_until_our_own_eyes_say_otherwise() -> None:
+    base = Rig("z")
+    base.mesh(("a", "b", 3), ("b", "c", 3))
+    base.publish("b", {"a": 3, "c": 3}, relay="none")
+    rig = Rig(base=base)
+    assert rig.graph.edges(rig.me) == {id_of("b"): 3}
+    assert state(rig, "b") is state(rig, "c") is StackState.UP
+    assert rig.graph.transit_ms(id_of("b")) is None
+    rig.link_up("b")
+    assert rig.graph.edges(rig.me) == {id_of("b"): 3}
+    rig.publish("c")
+    assert state(rig, "c") is StackState.UNREACHABLE
+    assert base.graph.edges(id_of("b")) == {id_of("a"): 3, id_of("c"): 3}
+    assert [notice for notice in notices(base.take()) if notice == "stack_up"] == []
+
+
+def test_what_a_base_holds_is_no_news() -> None:
+    base = Rig("z")
+    base.publish("b", {"a": 3})
+    rig = Rig(base=base)
+    assert transitions(rig, "b") == []
+    rig.link_up("b")
+    assert transitions(rig, "b") == ["stack_up"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tektonmesh.core.head import HEAD_CONTEXT, Head, hash_head, signed_by
+from tektonmesh.core.head import HEAD_CONTEXT, Head, Heads, hash_head, signed_by
 from tektonmesh.core.types import ContentVersion, SignedHead, Status, Version
 from tektonmesh.errors import RemoteError
 from tektonmesh.wire.codec import Codec, pack
@@ -63,6 +63,8 @@ def test_a_head_that_leaves_carries_the_longest_lease() -> None:
         pack("head"),
         pack({}),
         fields(_0=2),
+        fields(_0=True),
+        fields(_0=1.0),
         fields(_1=bytes(7)),
         fields(_2=bytes(31)),
         fields(_2=None),
@@ -89,3 +91,23 @@ def test_a_head_that_leaves_carries_the_longest_lease() -> None:
 def test_a_malformed_head_is_refused(packed: bytes) -> None:
     with pytest.raises(RemoteError):
         Head.decode(CODEC, packed)
+
+
+def test_a_head_is_decoded_once_for_all_who_share_the_memory() -> None:
+    heads = Heads()
+    first = heads.read(CODEC, fields())
+    assert first == Head.decode(CODEC, fields())
+    assert heads.read(CODEC, fields()) is first
+    assert heads.read(CODEC, fields(_7=1)) != first
+    with pytest.raises(RemoteError):
+        heads.read(CODEC, fields(_0=2))
+
+
+def test_the_memory_of_decoded_heads_is_bounded() -> None:
+    heads = Heads(2)
+    packed = [fields(_7=n) for n in range(3)]
+    first = heads.read(CODEC, packed[0])
+    heads.read(CODEC, packed[1])
+    assert heads.read(CODEC, packed[0]) is first
+    heads.read(CODEC, packed[2])
+    assert heads.read(CODEC, packed[0]) is not first

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from tektonmesh.core import held as hd
-from tektonmesh.core.held import Held
+from tektonmesh.core.equivocation import Evidence, proof_of_heads, read_evidence
+from tektonmesh.core.fingerprints import NO_PROOF
+from tektonmesh.core.held import Held, own_held
 from tektonmesh.core.keydoc import KeyDoc
+from tektonmesh.core.layers import Layered
 from tektonmesh.core.types import ContentVersion
-from tektonmesh.wire.codec import Codec, pack
-from tests.support import Author
+from tektonmesh.wire import limits
+from tektonmesh.wire.codec import Codec, encode_message, pack
+from tests.support import MESH_ID, Author
 
 CODEC = Codec()
 
@@ -150,14 +154,47 @@ def test_a_refresh_changes_nothing_but_the_head() -> None:
     assert held.version.ver == 2 and held.heard == 1009.0
 
 
+def evidence(author: Author) -> Evidence:
+    proof = proof_of_heads(author.sign(), author.sign(instance=b"twin"), author.keydoc)
+    return read_evidence(CODEC, MESH_ID, proof)
+
+
+def test_many_deletions_beside_large_changes_are_sent_as_a_snapshot_that_fits_on_a_link() -> None:
+    author = Author()
+    long_key = "x" * 120
+    gone = {f"ci/{long_key}{n:03}": b"" for n in range(900)}
+    author.delta({f"ci/{n:03}": bytes(2000) for n in range(400)} | gone)
+    held = hold(author)
+    base = step(author, held, {f"ci/{n:03}": bytes([1]) * 2048 for n in range(100)}, *gone)
+    small = held.delta(base, with_keydoc=True)
+    assert small.base == base and len(small.deletes) == 900
+    values = {f"ci/{n:03}": bytes([2]) * 2048 for n in range(500)}
+    gone = {f"ci/{long_key}{n:03}": b"" for n in range(124)}
+    author, held = Author(), None
+    author.delta({f"ci/{n:03}": bytes(1500) for n in range(500)} | gone)
+    held = hold(author)
+    base = step(author, held, values, *gone)
+    large = held.delta(base, with_keydoc=True)
+    assert large.base is None
+    for delta in (small, large):
+        assert len(encode_message(delta)) <= limits.DELTA_SIZE_MAX
+
+
 def test_what_may_be_wrong_is_no_base() -> None:
-    for flaw in ("doubted", "equivocated", "expired"):
+    for flaw in ("doubted", "proof", "expired"):
         author, held = started()
         base = step(author, held, {"ci/numa": {"v": 2}})
-        setattr(held, flaw, True)
+        setattr(held, flaw, evidence(author) if flaw == "proof" else True)
         assert held.base is None
         if flaw != "expired":
             assert held.delta(base, with_keydoc=False).base is None
+
+
+def test_the_proof_against_an_owner_is_named_by_its_digest() -> None:
+    author, held = started()
+    assert not held.equivocated and held.proof_digest == NO_PROOF
+    held.proof = evidence(author)
+    assert held.equivocated and held.proof_digest == held.proof.digest
 
 
 def test_an_expired_owner_keeps_what_people_and_dialling_need() -> None:
@@ -168,3 +205,32 @@ def test_an_expired_owner_keeps_what_people_and_dialling_need() -> None:
     assert held.expired
     assert list(held.records) == ["addr/0", "stack/self"]
     assert held.value("stack/self") == {"name": "b"}
+
+
+def test_a_copy_is_the_same_owner_and_goes_its_own_way() -> None:
+    for read in (False, True):
+        author, held = started()
+        if read:
+            assert held.value("ci/numa") == {"name": "numa"}
+            step(author, held, {"ci/numa": {"name": "Numa"}})
+        first = held.content_version
+        said = held.delta(None, with_keydoc=True)
+        copy = held.copy()
+        assert copy.delta(None, with_keydoc=True) == said
+        assert (copy.heard, copy.head_hash) == (held.heard, held.head_hash)
+        step(author, copy, {"ci/numa": {"name": "other"}}, "ci/zeno")
+        copy.wither()
+        assert held.delta(None, with_keydoc=True) == said
+        assert held.content_version == first and not held.expired
+        assert held.value("ci/numa") == {"name": "Numa" if read else "numa"}
+        assert held.delta(first, with_keydoc=False).base == first
+
+
+def test_what_is_shared_is_copied_before_it_is_changed() -> None:
+    author, held = started()
+    base = {author.id: held}
+    owners = Layered(base)
+    changed = own_held(owners, author.id)
+    assert changed is not held and owners[author.id] is changed
+    assert own_held(owners, author.id) is changed
+    assert own_held(base, author.id) is held

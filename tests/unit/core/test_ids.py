@@ -37,9 +37,10 @@ def test_a_wrong_length_is_named() -> None:
         parse_id("abc")
 
 
-def test_a_foreign_character_is_named() -> None:
+@pytest.mark.parametrize("foreign", ["1", "é", "\ud800", "\x00", "８"], ids=ascii)
+def test_a_foreign_character_is_named(foreign: str) -> None:
     with pytest.raises(LocalError, match="only the letters"):
-        parse_id("1" + show_id(SAMPLE)[1:])
+        parse_id(foreign + show_id(SAMPLE)[1:])
 
 
 def test_a_last_character_with_stray_bits_is_refused() -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from tektonmesh.core import intake
-from tektonmesh.core.keydoc import KEYDOC_CONTEXT, KeyDoc, hash_doc
+from tektonmesh.core.head import MINOR_VERSION
+from tektonmesh.core.keydoc import hash_doc
 from tektonmesh.core.messages import Delta
 from tektonmesh.core.replica import Applied
 from tektonmesh.core.types import ContentVersion, SignedHead, SignedKeyDoc, Status
-from tektonmesh.errors import RemoteError
+from tektonmesh.errors import NoveltyError, RemoteError
 from tektonmesh.wire.codec import Codec, pack
 from tests.support import WALL_S, Author, Member, join, make_keys, sign_keydoc, talk
 
@@ -30,8 +31,9 @@ def state(member: Member) -> Any:
 
 def refuse(member: Member, delta: Delta, why: str) -> None:
     before = state(member), member.replica.fingerprint()
-    with pytest.raises(RemoteError, match=why):
+    with pytest.raises(RemoteError, match=why) as caught:
         member.replica.apply(delta, LINK)
+    assert not isinstance(caught.value, NoveltyError)
     assert (state(member), member.replica.fingerprint()) == before
 
 
@@ -290,8 +292,64 @@ def test_a_change_to_a_base_that_is_not_held_is_asked_for_and_nobody_is_struck()
 def test_the_quota_of_an_owner_holds_for_the_result() -> None:
     member, author = Member("a"), Author()
     member.replica.apply(author.delta({f"ci/{n}": b"" for n in range(4096)}), LINK)
-    delta = author.delta()
-    refuse(member, replace(delta, puts=((1, "ci/more", b""),)), "quota")
+    over = replace(author.delta(), puts=((1, "ci/more", b""),))
+    assert member.replica.apply(over, LINK) is Applied.NEED
+    refuse(member, replace(over, base=None, puts=(*author.records.puts(), *over.puts)), "more")
+
+
+def test_a_change_that_breaks_a_rule_over_our_base_only_is_nobodys_fault() -> None:
+    """An equivocator shows us one record set and an honest stack another, which may change it in a
+    way that ours cannot be changed."""
+    member, liar = Member("a"), Author()
+    twin = liar.twin()
+    member.replica.apply(liar.delta({"mood/x": {}}), LINK)
+    twin.delta({"ci/numa": {}})
+    change = replace(twin.delta({"ci/x": {}}), puts=((6, "mood/x", pack({})),))
+    assert member.replica.apply(change, LINK) is Applied.NEED
+    assert member.replica.owners[liar.id].base is None
+
+
+# --- later versions ------------------------------------------------------------------------------
+
+
+def novel(delta: Delta) -> None:
+    member = holding()[0]
+    before = state(member)
+    with pytest.raises(NoveltyError):
+        member.replica.apply(delta, LINK)
+    assert state(member) == before
+
+
+def test_what_a_later_version_may_allow_is_passed_over_and_nobodys_fault() -> None:
+    author = Author()
+    author.delta({"ci/numa": {}})
+    later: dict[str, Any] = {"minor": MINOR_VERSION + 1}
+    many = tuple((1, f"ci/{n:05}", b"") for n in range(4097))
+    large = tuple((1, f"ci/{n:05}", bytes(2048)) for n in range(600))
+    novel(replace(author.delta(**later), puts=many))
+    novel(replace(author.delta(**later), puts=large))
+    novel(replace(author.delta({"ci/a": {}}, **later), base=None, puts=((1, "x", b""),)))
+    novel(author.delta({"ci/b": {}}, full=True, roots={0: bytes(32)}, **later))
+    novel(author.delta({"ci/c": {}}, full=True, roots={300: bytes(32)}, **later))
+
+
+def test_a_format_of_a_later_version_is_passed_over_and_nobodys_fault() -> None:
+    author = Author()
+    delta = author.delta({"ci/numa": {}})
+    shown = Codec().unpack(delta.head.head)
+    novel(replace(delta, head=SignedHead(pack(shown | {0: 2}), bytes(64))))
+    doc = pack(Codec().unpack(author.keydoc.doc) | {0: 2})
+    author.keydoc = SignedKeyDoc(doc, bytes(64), author.keydoc.proof)
+    novel(author.delta(full=True))
+
+
+def test_no_version_excuses_a_wrong_signature() -> None:
+    member, author = holding()
+    delta = author.delta(minor=MINOR_VERSION + 1)
+    refuse(member, replace(delta, head=SignedHead(delta.head.head, bytes(64))), "signed")
+    for told in (0, "2", None):
+        head = pack(Codec().unpack(delta.head.head) | {0: told})
+        refuse(member, replace(delta, head=SignedHead(head, bytes(64))), "format")
 
 
 # --- contradictions ------------------------------------------------------------------------------
@@ -327,6 +385,17 @@ def test_of_two_heads_of_one_version_the_smaller_hash_wins_in_any_order(swapped:
     assert [change.kind for change in member.changes].count("flagged") == 1
 
 
+def test_one_head_under_two_signatures_is_no_contradiction_and_nobodys_fault() -> None:
+    """A key can sign one head in many ways, and show each half of the mesh another one."""
+    member, author = holding()
+    held = member.replica.owners[author.id]
+    again = replace(
+        held.delta(None, with_keydoc=True), head=SignedHead(held.signed.head, bytes(64))
+    )
+    assert member.replica.apply(again, LINK) is Applied.STALE
+    assert member.replica.live(author.id)
+
+
 def test_a_forged_twin_flags_nobody() -> None:
     author, small, large = twins()
     member = Member("a")
@@ -358,26 +427,10 @@ def test_other_records_under_one_content_version_flag_their_owner() -> None:
     assert not member.replica.live(author.id)
 
 
-def rotated(author: Author, key_epoch: int, seed: int) -> Author:
-    """The same stack under another operational key."""
-    other = Author(seed)
-    author.keys._op = other.keys._op
-    doc = KeyDoc(
-        author.keys.root_public,
-        author.id,
-        key_epoch,
-        other.keys.op_public,
-        author.keys.box_public,
-    ).encode(Codec())
-    signature = author.keys.sign_root(KEYDOC_CONTEXT, doc)
-    author.keydoc = SignedKeyDoc(doc, signature, author.keydoc.proof)
-    return author
-
-
 def test_a_newer_key_epoch_beats_any_version() -> None:
     member, author = holding()
-    new = rotated(Author(), 1, 30)
-    delta = new.delta({"ci/x": {}}, key_epoch=1)
+    new = Author().rotate(1, 30)
+    delta = new.delta({"ci/x": {}})
     assert member.replica.apply(delta, LINK) is Applied.APPLIED
     assert member.replica.live(author.id)
     author.epoch = 10**6
@@ -385,7 +438,7 @@ def test_a_newer_key_epoch_beats_any_version() -> None:
 
 
 def test_of_two_key_documents_of_one_epoch_the_smaller_hash_wins_in_any_order() -> None:
-    one, two = Author(), rotated(Author(), 0, 30)
+    one, two = Author(), Author().rotate(0, 30)
     small, large = sorted((one, two), key=lambda author: hash_doc(author.keydoc.doc))
     large.epoch = 10**6
     said = small.delta({"ci/small": {}}), large.delta({"ci/large": {}})
@@ -435,8 +488,8 @@ def test_a_head_that_claims_to_be_ours_is_refused() -> None:
 
 def test_our_head_under_other_keys_is_passed_over() -> None:
     member = Member("a").start()
-    author = rotated(own_author(member), 1, 30)
-    assert member.replica.apply(author.delta({}, key_epoch=1), LINK) is Applied.STALE
+    author = own_author(member).rotate(1, 30)
+    assert member.replica.apply(author.delta({}), LINK) is Applied.STALE
 
 
 def test_a_stack_that_left_stays_left() -> None:

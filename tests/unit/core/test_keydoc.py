@@ -46,6 +46,8 @@ def test_a_signed_document_is_read() -> None:
         pack({"0": 1}),
         pack({-1: 1}),
         fields(_0=2),
+        fields(_0=True),
+        fields(_0=1.0),
         fields(_1=bytes(31)),
         fields(_3=None),
         fields(_2=-1),

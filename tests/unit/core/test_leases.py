@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tektonmesh.core import intake, leases, replica
+from tektonmesh.core.layers import Layered
+from tektonmesh.core.leases import RESYNC_S
 from tektonmesh.core.replica import Applied
 from tektonmesh.core.types import Status, Version
 from tektonmesh.wire.codec import pack
@@ -29,6 +31,19 @@ def leave(member: Member, author: Author) -> None:
 
 def kinds(member: Member) -> list[str]:
     return [change.kind for change in member.changes]
+
+
+def test_after_a_sleep_owners_have_a_minute_to_be_heard_of_again() -> None:
+    member = Member("a").start()
+    author, silent = holding(member, 50), holding(member, 51)
+    member.clock.suspended(8 * 3600.0)
+    member.wait(RESYNC_S - 1.0)
+    assert member.replica.live(author.id) and member.replica.live(silent.id)
+    author.hlc = member.clock.now_ms()
+    assert member.replica.apply(author.delta(), LINK) is Applied.REFRESHED
+    member.wait(2.0)
+    assert member.replica.live(author.id)
+    assert not member.replica.live(silent.id)
 
 
 def test_an_owner_that_stays_silent_expires_after_its_lease_and_the_slack() -> None:
@@ -207,3 +222,65 @@ def test_our_own_lease_runs_as_long_as_we_do() -> None:
     member = Member("a", refresh_min_s=10_000.0, refresh_max_s=20_000.0).start()
     member.wait(5000)
     assert member.replica.live(member.id)
+
+
+def test_ten_thousand_owners_have_one_deadline() -> None:
+    member = Member("a")
+    for n in range(2, 6):
+        holding(member, n)
+    assert [key for key in member.env.deadlines._live if "lease" in str(key)] == [
+        "leases",
+        "half-leases",
+    ]
+
+
+def over(base: Member, *, now: float, wall_s: float) -> tuple[Member, leases.Leases, list[str]]:
+    """Leases of another stack over those of `base`, whose clock started elsewhere; what they do."""
+    member = Member("z", now=now, wall_s=wall_s)
+    owners, said = Layered(base.replica.owners), []
+    held = leases.Leases(
+        member.env,
+        member.clock,
+        owners,
+        {},
+        lambda owner, kind, _keys: (
+            said.append(f"{kind} {owners[owner].expired}")
+            if kind == "expired"
+            else said.append(kind)
+        ),
+        base.replica._leases,
+    )
+    return member, held, said
+
+
+@pytest.mark.parametrize("ahead_s", [0.0, 20.0, -20.0])
+def test_leases_over_a_base_end_by_their_own_clock_and_leave_the_base_alone(
+    ahead_s: float,
+) -> None:
+    base = Member("a", forget_s=500.0)
+    author = holding(base)
+    base.wait(100)
+    member, held, said = over(base, now=7.0, wall_s=WALL_S + 100.0 + ahead_s)
+    member.wait(230.0 - ahead_s)
+    assert said == []
+    member.wait(0.1)
+    assert said == ["expired True"]
+    assert not base.replica.owners[author.id].expired
+    assert held.can_make_room() and not base.replica._leases.can_make_room()
+    held.forget(author.id)
+    assert said == ["expired True", "forgotten"]
+    assert held.floor(author.id) == Version(0, author.epoch, author.ver)
+    assert base.replica._leases.floor(author.id) == Version(0, 0, 0)
+    assert base.replica.has(author.id)
+
+
+def test_what_the_base_forgot_stays_forgotten_and_what_expired_there_makes_room() -> None:
+    base = Member("a")
+    gone, silent = holding(base, 2), holding(base, 3)
+    base.wait(400)
+    base.replica.drop(gone.id)
+    _member, held, said = over(base, now=7.0, wall_s=WALL_S + 400.0)
+    assert held.floor(gone.id) == Version(0, gone.epoch, gone.ver)
+    held.make_room()
+    assert said == ["forgotten"]
+    assert base.replica.has(silent.id)

@@ -37,6 +37,7 @@ def test_alone_the_wall_clock_counts() -> None:
 
 def test_of_two_the_clock_of_the_smaller_id_counts() -> None:
     _, clock = make_clock()
+    clock.stop_waiting()
     hear(clock, 1, LOW, 7000)
     assert clock.now_ms() == WALL_MS + 7000
     clock.drop_link(1)
@@ -156,6 +157,10 @@ def test_more_than_a_minute_off_the_vote_is_an_alarm_until_it_is_made_up() -> No
     assert (notice.kind, notice.data) == ("clock_alarm", {"disagreement_s": 61.0})
     env.now += 20
     assert not clock.alarm
+    hear(clock, 1, LOW, 61_000)
+    hear(clock, 2, HIGH, 61_000)
+    (notice,) = only(env.take(), Notice)
+    assert (notice.kind, notice.data) == ("clock_agrees", {})
 
 
 def test_a_signed_future_is_an_alarm_too() -> None:
@@ -176,11 +181,52 @@ def test_before_the_first_head_it_steps_and_there_is_no_alarm() -> None:
 @pytest.mark.parametrize("ahead_ms", [60_001, -60_001, 10 * 365 * 86_400_000, 2**48 - 1 - WALL_MS])
 def test_one_peer_alone_moves_nobody_over_a_minute_and_that_is_an_alarm(ahead_ms: int) -> None:
     _, clock = make_clock()
+    clock.stop_waiting()
     hear(clock, 1, LOW, ahead_ms)
     assert clock.now_ms() == WALL_MS
     assert clock.alarm
     hear(clock, 1, LOW, 60_000)
     assert clock.now_ms() == WALL_MS + 60_000
+
+
+def test_while_more_peers_are_waited_for_a_single_one_that_differs_moves_nobody() -> None:
+    _, clock = make_clock()
+    hear(clock, 1, LOW, 45_000)
+    assert clock.now_ms() == WALL_MS
+    assert clock.disputed and not clock.confirmed
+    hear(clock, 2, LOW, 45_000)
+    assert clock.disputed
+    hear(clock, 3, HIGH, 100)
+    assert clock.confirmed and not clock.disputed
+    assert clock.now_ms() == WALL_MS + 100
+
+
+def test_whoever_is_alone_long_enough_goes_by_the_one_peer_there_is() -> None:
+    _, clock = make_clock()
+    hear(clock, 1, LOW, 45_000)
+    clock.stop_waiting()
+    assert clock.now_ms() == WALL_MS + 45_000
+
+
+def test_one_peer_with_our_time_confirms_it() -> None:
+    _, clock = make_clock()
+    assert not clock.confirmed and not clock.disputed
+    hear(clock, 1, HIGH, 5_000)
+    assert clock.confirmed
+
+
+def test_nobody_is_expired_in_the_first_seconds_before_a_peer_confirms_the_clock() -> None:
+    env, clock = make_clock()
+    assert clock.doubt_s == 10.0
+    env.now += 4.0
+    assert clock.doubt_s == pytest.approx(6.0)
+    env.now += 7.0
+    assert clock.doubt_s == 0.0
+    env, clock = make_clock()
+    hear(clock, 1, LOW, 0)
+    assert clock.doubt_s == 0.0
+    hear(clock, 1, LOW, 90_000)
+    assert clock.alarm and clock.doubt_s == 60.0
 
 
 def test_two_peers_that_do_not_agree_move_nobody_far() -> None:
@@ -219,3 +265,79 @@ def test_nodes_that_hear_each_other_agree() -> None:
         hear(clock, link, seed_bytes(link), 1000 * link)
     assert WALL_MS + 3000 <= clock.now_ms() <= WALL_MS + 4000
     assert not env.take()
+
+
+# --- steps after the first head ------------------------------------------------------------------
+
+
+def signed_clock() -> tuple[Env, MeshTime, list[int]]:
+    """A clock that has signed something, and a note of its steps."""
+    env, clock = make_clock()
+    clock.note_signed(WALL_MS)
+    steps: list[int] = []
+    clock.watch_steps(lambda: steps.append(clock.now_ms()))
+    return env, clock, steps
+
+
+def test_by_what_the_machine_slept_the_clock_steps_at_once() -> None:
+    _, clock, steps = signed_clock()
+    hear(clock, 1, LOW, 0)
+    clock.suspended(8 * 3600.0)
+    assert clock.now_ms() == WALL_MS + 8 * 3_600_000
+    assert steps == [clock.now_ms()]
+    assert not clock.alarm
+    clock.on_wall(WALL_S + 8 * 3600.0)
+    assert clock.now_ms() == WALL_MS + 8 * 3_600_000
+
+
+def test_what_peers_said_before_a_sleep_still_holds_after_it() -> None:
+    env, clock, _ = signed_clock()
+    hear(clock, 1, LOW, 4000)
+    env.now += 100.0
+    clock.suspended(3600.0)
+    clock.on_wall(WALL_S + 3700.0)
+    env.now += 100.0
+    assert clock.now_ms() == WALL_MS + 200_000 + 3_600_000 + 4000
+
+
+def test_a_nap_is_caught_up_with_and_nobody_is_told() -> None:
+    _, clock, steps = signed_clock()
+    clock.suspended(20.0)
+    assert clock.now_ms() == WALL_MS + 20_000
+    assert steps == []
+
+
+def test_a_machine_that_was_stopped_unnoticed_steps_when_its_wall_clock_and_two_peers_agree() -> (
+    None
+):
+    env, clock, steps = signed_clock()
+    behind = 8 * 3_600_000
+    hear(clock, 1, LOW, behind)
+    hear(clock, 2, HIGH, behind + 300)
+    env.now += 1.0
+    assert clock.now_ms() < WALL_MS + 1200 and clock.alarm, "peers alone only make it slew"
+    clock.on_wall(WALL_S + 8 * 3600.0 + 1.0)
+    assert clock.now_ms() == pytest.approx(WALL_MS + behind + 1000, abs=1500)
+    assert len(steps) == 1 and not clock.alarm
+
+
+def test_no_single_clock_makes_it_step_and_none_makes_it_step_back() -> None:
+    env, clock, steps = signed_clock()
+    clock.on_wall(WALL_S + 3600.0)
+    hear(clock, 1, LOW, 3_600_000)
+    env.now += 1.0
+    assert clock.now_ms() < WALL_MS + 1200
+    clock.drop_link(1)
+    for link, peer in ((2, LOW), (3, HIGH)):
+        hear(clock, link, peer, -3_600_000)
+    clock.on_wall(WALL_S - 3600.0)
+    assert steps == [] and clock.now_ms() >= WALL_MS
+
+
+def test_less_than_a_minute_is_slewed_even_if_all_agree() -> None:
+    env, clock, steps = signed_clock()
+    for link, peer in ((1, LOW), (2, HIGH)):
+        hear(clock, link, peer, 50_000)
+    clock.on_wall(WALL_S + 50.0)
+    env.now += 1.0
+    assert clock.now_ms() == WALL_MS + 1100 and steps == []

@@ -330,3 +330,52 @@ def test_news_of_other_records_leave_names_alone() -> None:
     rig.take()
     rig.publish("c", {"b": 3}, name="west")
     assert [e for e in rig.take() if isinstance(e, Notice) and e.kind == "name_taken"] == []
+
+
+# --- over a base ---------------------------------------------------------------------------------
+
+
+def test_names_over_a_base_are_those_of_the_base() -> None:
+    base = Rig("z")
+    base.publish("b", name="west.one")
+    base.publish("c", name="west.one")
+    rig = Rig(base=base)
+    assert label(rig, "b") == "west.one"
+    assert label(rig, "c") == tilde("west.one", "c")
+    assert rig.names.resolve_stack("west") == id_of("b")
+    assert refused(rig, "z").code.name == "not_found"
+    assert label(rig, "z") == tilde("unknown", "z")
+
+
+def test_the_own_name_is_this_stack_whatever_the_base_read() -> None:
+    base = Rig("z")
+    base.publish("b", name="a")
+    base.publish("a", name="old")
+    rig = Rig("a", base=base)
+    assert rig.names.label(rig.me) == "a"
+    assert rig.names.resolve_stack("a") == rig.me
+    assert label(rig, "b") == tilde("a", "b")
+    assert label(base, "a") == "old"
+
+
+def test_changes_over_a_base_leave_it_alone() -> None:
+    base = Rig("z")
+    base.publish("b", name="west")
+    base.publish("c", name="west")
+    rig = Rig(base=base)
+    rig.replica.drop(id_of("b"))
+    rig.publish("c", name="east")
+    rig.publish("d", name="west")
+    assert label(rig, "c") == "east"
+    assert label(base, "b") == "west" and label(base, "c") == tilde("west", "c")
+    assert refused(base, tilde("west", "d")).code.name == "not_found"
+
+
+def test_what_the_disk_remembers_beats_the_base() -> None:
+    base = Rig("z")
+    base.publish("b", name="west")
+    base.publish("c", name="west")
+    rig = Rig(base=base, saved={("name", b"west"): id_of("c")})
+    assert label(rig, "c") == "west"
+    assert label(rig, "b") == tilde("west", "b")
+    assert label(base, "b") == "west"

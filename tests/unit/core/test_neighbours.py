@@ -2,10 +2,12 @@
 
 import pytest
 
-from tektonmesh.core.events import LinkDown
+from tektonmesh.core.events import LinkDown, LinkUp
+from tektonmesh.core.linkcost import cost_ms
 from tektonmesh.core.messages import Bye, Ping, Pong, Probe, ProbeAnswer
 from tektonmesh.core.neighbours import NoTopology
 from tests.liveness import Rig, by_id, closes, id_of, notices, pings, sent
+from tests.support import make_keys, number_of
 
 SMALL, LARGE = by_id("a", "b")
 """Of two stacks the one with the smaller id decides about double links."""
@@ -91,6 +93,31 @@ def test_a_peer_that_is_back_within_the_grace_keeps_its_record() -> None:
     assert record is not None
     assert record["state"] == "up"
     assert closes(effects) == []
+
+
+def test_a_link_that_flaps_once_a_second_is_told_a_few_times_and_then_after_a_rest() -> None:
+    rig = Rig()
+    changes: list[str] = []
+    rig.replica.watch(lambda change: changes.append(change.kind))
+    rig.owner.start()
+    rig.owner.saved(1)
+    rig.advance(2.0)
+    changes.clear()
+    for n in range(60):
+        link = rig.link_up("b", instance=b"run %d" % n)
+        rig.advance(0.5)
+        rig.link_down(link)
+        rig.advance(0.5)
+    assert 0 < len(changes) <= 10
+    link, seen = rig.link_up("b"), []
+    for _ in range(30):
+        rig.advance(0.5)
+        rig.neighbours.heard(link)
+        record = rig.record("b")
+        assert record is not None and rig.neighbours.edge(id_of("b")) == (3, "up")
+        seen.append(record["state"])
+    rested = seen.index("up")
+    assert 20 < rested < 28 and seen == ["suspect"] * rested + ["up"] * (30 - rested)
 
 
 def test_the_end_of_an_unknown_link_means_nothing() -> None:
@@ -561,6 +588,14 @@ def test_a_peer_that_leaves_is_withdrawn_at_once() -> None:
     assert not rig.neighbours.heard(link)
 
 
+def test_a_peer_that_has_links_enough_is_not_waited_for() -> None:
+    rig = Rig()
+    link = up(rig)
+    rig.neighbours.on_bye(link, Bye("excess", "Both ends have links enough."))
+    assert rig.record("b") is None
+    assert rig.neighbours.edge(id_of("b")) is None
+
+
 def test_a_peer_that_closes_for_another_reason_has_the_grace() -> None:
     rig = Rig()
     link = up(rig)
@@ -581,6 +616,49 @@ def test_leaving_on_one_of_two_links_keeps_the_other() -> None:
     record = rig.record(SMALL)
     assert record is not None
     assert record["state"] == "up"
+
+
+# --- going on ------------------------------------------------------------------------------------
+
+
+def resume(rig: Rig, name: str, rtt_s: float) -> int:
+    _keys, identity = make_keys(number_of(name), name=name)
+    event = LinkUp(
+        link=number_of(name),
+        stack_id=identity.stack_id,
+        name=name,
+        keydoc=identity.keydoc,
+        instance=b"run 1",
+        addresses=(),
+        address=f"{name}:1",
+        outbound=True,
+    )
+    rig.neighbours.resume_link(event, rtt_s)
+    return event.link
+
+
+def test_a_link_that_goes_on_has_its_cost_at_once_and_is_not_announced() -> None:
+    rig = Rig()
+    link = resume(rig, "b", 0.05)
+    assert rig.neighbours.rtt_s(link) == 0.05
+    edge = rig.neighbours.edge(id_of("b"))
+    assert edge == (cost_ms(0.05), "up")
+    assert "link_up" not in notices(rig.take())
+
+
+def test_links_that_go_on_are_not_all_pinged_at_once_but_each_within_the_interval() -> None:
+    rig = Rig(ping_interval_s=2.5)
+    links = [resume(rig, name, 0.001) for name in "bcdefgh"]
+    first: dict[int, float] = {}
+    start = rig.env.now
+    for _ in range(100):
+        effects = rig.advance(0.05)
+        for link in links:
+            if pings(effects, link):
+                first.setdefault(link, rig.env.now - start)
+    assert sorted(first) == sorted(links)
+    assert max(first.values()) <= 4.0
+    assert max(first.values()) - min(first.values()) > 0.5
 
 
 # --- our own pauses ------------------------------------------------------------------------------

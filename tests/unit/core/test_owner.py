@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from tektonmesh.core.effects import Answer, Save
+from tektonmesh.core.equivocation import proof_of_heads, proof_of_keydocs
 from tektonmesh.core.head import EPOCH_MAX
+from tektonmesh.core.owner import FOREIGN_MAX
 from tektonmesh.core.replica import Held
 from tektonmesh.core.types import Status, Version
 from tektonmesh.errors import LocalError
@@ -93,7 +95,7 @@ def test_the_head_commits_to_all_of_it() -> None:
     member = Member("a").start()
     head = own(member).head
     assert head.mesh_id == member.env.identity.mesh_id
-    assert head.instance == member.env.identity.instance
+    assert head.instance == WALL_MS.to_bytes(6, "big") + member.env.identity.instance
     assert head.hlc == WALL_MS and head.status is Status.UP
     assert head.roots == own(member).record_set.roots()
 
@@ -120,15 +122,28 @@ def test_where_a_peer_is_expected_the_first_publish_waits_a_second_for_it() -> N
         assert member.owner.published
 
 
-def test_the_first_word_of_a_peer_ends_the_wait_and_sets_the_clock() -> None:
+def test_the_first_word_of_a_peer_whose_clock_is_like_ours_ends_the_wait() -> None:
     member = Member("a", seed_peers=("x:1",)).start()
     member.clock.link_up(1, bytes(32))
-    member.clock.on_peer(1, WALL_MS + 50_000, 0.0)
+    member.clock.on_peer(1, WALL_MS + 4_000, 0.0)
     member.settle()
-    assert own(member).head.hlc == WALL_MS + 50_000
+    assert own(member).head.hlc == WALL_MS + 4_000
     member.clock.link_up(2, seed_bytes("other"))
     member.clock.on_peer(2, WALL_MS, 0.0)
     assert count(member) == 1
+
+
+def test_one_peer_alone_whose_clock_is_not_like_ours_does_not_end_the_wait() -> None:
+    member = Member("a", seed_peers=("x:1",)).start()
+    for link in (1, 2):
+        member.clock.link_up(link, bytes(32))
+        member.clock.on_peer(link, WALL_MS + 50_000, 0.0)
+        member.settle()
+    assert not member.owner.published
+    member.clock.link_up(3, seed_bytes("other"))
+    member.clock.on_peer(3, WALL_MS + 100, 0.0)
+    member.settle()
+    assert own(member).head.hlc == WALL_MS + 100
 
 
 def test_an_own_head_that_a_peer_still_holds_raises_the_first_epoch() -> None:
@@ -297,6 +312,23 @@ def test_a_publish_puts_off_the_refresh() -> None:
     assert count(member) == 2
 
 
+def test_after_a_sleep_a_stack_says_at_once_that_it_is_here() -> None:
+    member = Member("a").start()
+    member.clock.suspended(3600.0)
+    member.settle()
+    assert count(member) == 2
+    assert own(member).head.hlc >= WALL_MS + 3_600_000
+    member.owner.leave(1)
+    member.clock.suspended(3600.0)
+    member.settle()
+    assert count(member) == 3
+    silent = Member("b", seed_peers=("x:1",))
+    silent.owner.start()
+    silent.clock.suspended(3600.0)
+    silent.settle()
+    assert not silent.owner.published
+
+
 def test_a_new_prekey_rides_on_the_next_refresh() -> None:
     member = Member("a").start()
     member.env.crypto.add_prekey(seed_bytes("tomorrow"))
@@ -399,6 +431,15 @@ def test_a_clone_that_answers_is_outbid_once_and_then_we_fall_silent() -> None:
     assert answers(member.settle()) == [Answer(7, {"left": False})]
 
 
+def test_a_clone_that_started_earlier_is_outbid_as_often_as_it_speaks() -> None:
+    member = Member("a").start()
+    earlier = (WALL_MS - 5000).to_bytes(6, "big") + b"earlier!"
+    for n in range(1, 6):
+        lying(member, WALL_MS + n * 1000, instance=earlier, hlc=WALL_MS + n * 1000)
+        assert own(member).version.epoch == WALL_MS + n * 1000 + 1
+    assert member.notices("clone_fenced") == []
+
+
 def test_of_two_clones_the_newest_start_wins() -> None:
     old, new = Member("a", instance=b"old").start(), Member("a", instance=b"new", now=2000.0)
     new.clock.on_wall(WALL_S + 60)
@@ -415,11 +456,115 @@ def test_of_two_clones_the_newest_start_wins() -> None:
 
 def test_a_copy_of_the_running_machine_makes_us_raise_the_epoch() -> None:
     member = Member("a").start()
-    instance = member.env.identity.instance
+    instance = own(member).head.instance
     author = Author(1, epoch=WALL_MS)
     member.replica.apply(author.delta({"ci/other": {}}, instance=instance), 1)
     member.settle()
     assert own(member).version == Version(0, WALL_MS + 1, 1)
+    assert own(member).head.instance != instance
+
+
+def accuse(member: Member, epoch: int, *, keys: bool = False) -> None:
+    """Somebody shows the proof that this stack said two things at once."""
+    author = Author(1, epoch=epoch)
+    if keys:
+        proof = proof_of_keydocs(author.keydoc, author.twin().rotate(0, 30).keydoc)
+    else:
+        proof = proof_of_heads(author.sign(), author.sign(instance=b"twin"), author.keydoc)
+    member.replica.take_proof(proof)
+    member.settle()
+
+
+def test_a_proof_against_us_makes_us_raise_the_epoch() -> None:
+    member = Member("a").start()
+    accuse(member, WALL_MS)
+    assert own(member).version == Version(0, WALL_MS + 1, 1)
+    assert not own(member).equivocated
+    assert member.notices("self_contradicted") == [{"keys": False}]
+    assert member.notices("stack_equivocated") == []
+    accuse(member, WALL_MS + 7000)
+    assert own(member).equivocated
+    member.wait(1.0)
+    assert own(member).version.epoch == WALL_MS + 7001
+
+
+def test_a_stack_that_is_accused_again_and_again_answers_less_and_less_often() -> None:
+    member = Member("a").start()
+    answers = []
+    for n in range(1200):
+        epoch = own(member).version.epoch
+        accuse(member, epoch)
+        member.wait(1.0)
+        if own(member).version.epoch > epoch:
+            answers.append(n)
+    assert len(answers) < 15
+    member.wait(2000.0)
+    assert not own(member).equivocated
+    for _ in range(2):
+        accuse(member, own(member).version.epoch)
+        member.wait(1.5)
+    assert not own(member).equivocated
+
+
+def test_a_proof_that_something_else_has_outdone_needs_no_answer() -> None:
+    member = Member("a").start()
+    accuse(member, WALL_MS)
+    accuse(member, own(member).version.epoch)
+    lying(member, WALL_MS + 9000, hlc=WALL_MS - 5000)
+    assert not own(member).equivocated
+    before = own(member).version.epoch
+    member.wait(10.0)
+    assert own(member).version.epoch == before
+
+
+def test_a_proof_of_what_we_are_past_or_are_leaving_behind_is_no_news() -> None:
+    member = Member("a").start()
+    accuse(member, WALL_MS - 1)
+    assert own(member).version.epoch == WALL_MS
+    member._carry_out = lambda _effect: None  # type: ignore[method-assign]
+    accuse(member, WALL_MS)
+    accuse(member, WALL_MS)
+    assert len(member.notices("self_contradicted")) == 1
+
+
+def test_a_proof_that_our_root_key_signed_two_documents_is_for_people() -> None:
+    member = Member("a").start()
+    accuse(member, 0, keys=True)
+    assert own(member).version.epoch == WALL_MS
+    assert own(member).equivocated
+    assert member.notices("self_contradicted") == [{"keys": True}]
+    member.wait(200)
+    assert own(member).equivocated
+
+
+def test_a_fenced_stack_answers_no_proof() -> None:
+    member = Member("a").start()
+    for n in (1000, 2000):
+        lying(member, WALL_MS + n, hlc=WALL_MS + n)
+    accuse(member, WALL_MS + 10_000)
+    assert member.notices("self_contradicted") == []
+
+
+def test_two_copies_of_one_running_machine_are_told_apart_and_the_later_one_stays() -> None:
+    one, two = Member("a").start(), Member("a").start()
+    for at, member in enumerate((one, two)):
+        member.env.now += 1000 * (at + 1)
+        member.owner._publish()
+        member.settle()
+    for _ in range(4):
+        for member, other in ((one, two), (two, one)):
+            member.env.now += 1.0
+            member.replica.apply(other.replica.delta_for(other.id, None, with_keydoc=True), 1)
+            member.settle()
+    fenced = [member for member in (one, two) if member.notices("clone_fenced")]
+    assert len(fenced) == 1
+
+
+def test_other_runs_are_remembered_up_to_a_bound() -> None:
+    member = Member("a").start()
+    for n in range(2 * FOREIGN_MAX):
+        lying(member, WALL_MS + n * 1000, instance=b"%03d" % n)
+    assert len(member.owner._foreign) == FOREIGN_MAX
 
 
 def test_an_epoch_that_cannot_be_outbid_makes_us_fall_silent() -> None:
@@ -437,3 +582,51 @@ def test_who_left_does_not_come_back_to_outbid() -> None:
     lying(member, WALL_MS + 1000, hlc=WALL_MS - 5000)
     member.wait(1)
     assert own(member).left
+
+
+# --- going on ------------------------------------------------------------------------------------
+
+
+def resumed() -> tuple[Member, Member]:
+    """A stack that published, and one that goes on from what the first said."""
+    first = Member("a").start()
+    first.owner.put("stack/self", {"since": 7})
+    put_many(first, 3, {"v": 1})
+    first.wait(1)
+    second = Member("a")
+    second.replica.owners[second.id] = own(first).copy()
+    second.owner.resume(own(second))
+    return first, second
+
+
+def test_who_resumes_publishes_nothing_at_once() -> None:
+    first, second = resumed()
+    assert second.owner.published
+    assert own(second).version == own(first).version
+    second.wait(5)
+    assert count(second) == 0
+    assert [e for e in only(second.effects, Save) if e.ticket is not None] == []
+
+
+def test_who_resumes_goes_on_from_its_last_version_in_the_same_epoch() -> None:
+    first, second = resumed()
+    before = own(first).version
+    assert second.owner.get("ci/n1") == {"v": 1}
+    second.owner.put("ci/late", {}, urgent=True)
+    second.settle()
+    assert own(second).version == before._replace(ver=before.ver + 1)
+    assert own(second).content_version.content_ver == own(first).content_version.content_ver + 1
+    assert set(own(second).records) == {*own(first).records, "ci/late"}
+
+
+def test_who_resumes_refreshes_in_its_turn() -> None:
+    _first, second = resumed()
+    second.wait(second.env.settings.refresh_max_s)
+    assert count(second) >= 1
+
+
+def test_nobody_resumes_from_the_head_of_another_run() -> None:
+    first, _second = resumed()
+    other = Member("a", instance=b"another!")
+    with pytest.raises(AssertionError, match="epoch"):
+        other.owner.resume(own(first).copy())

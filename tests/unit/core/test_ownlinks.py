@@ -5,8 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import pytest
+
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
+from tektonmesh.core.damping import REST_MAX_S
 from tektonmesh.core.ids import show_id
 from tektonmesh.core.owner import CI_SIZE_MAX
 from tektonmesh.core.ownlinks import SUSPECT, UP, OwnLinks, link_key
@@ -55,6 +58,82 @@ def test_a_record_that_cannot_be_changed_is_withdrawn() -> None:
     assert links.get(PEER) is None and member.owner.get(link_key(PEER)) is None
     links.set(PEER, None)
     assert links.get(PEER) is None
+
+
+# --- damping -------------------------------------------------------------------------------------
+
+
+def heads(member: Member) -> int:
+    """How many heads of its own a member has published."""
+    return sum(change.owner == member.id for change in member.changes)
+
+
+def shown(member: Member) -> str | None:
+    """The state in the record about the peer."""
+    record = member.owner.get(link_key(PEER))
+    return None if record is None else record["state"]
+
+
+def flapping(*states: str | None, times: int, every_s: float) -> tuple[Member, OwnLinks]:
+    """A link that goes through these states again and again."""
+    member = Member("a").start()
+    links = OwnLinks(member.owner)
+    for _ in range(times):
+        for state in states:
+            links.set(PEER, None if state is None else (5, state))
+            member.wait(every_s)
+    return member, links
+
+
+@pytest.mark.parametrize("states", [(UP, SUSPECT), (UP, None), (UP, SUSPECT, None)])
+def test_a_link_that_flaps_does_not_publish_each_change(states: tuple[str | None, ...]) -> None:
+    member, links = flapping(*states, times=60, every_s=0.5)
+    assert heads(member) <= 14
+    assert shown(member) != UP
+    links.set(PEER, (5, UP))
+    assert links.get(PEER) == (5, UP), "what is so is still known here"
+    member.wait(REST_MAX_S + 0.1)
+    assert shown(member) == UP
+    assert heads(member) <= 15
+
+
+def test_a_loss_or_two_are_told_at_once_as_is_the_return() -> None:
+    member, links = flapping(times=0, every_s=0.0)
+    links.set(PEER, (5, UP))
+    for _ in range(2):
+        for state in (SUSPECT, UP):
+            member.wait(1.0)
+            links.set(PEER, (5, state))
+            member.settle()
+            assert shown(member) == state
+
+
+def test_a_damped_link_gets_worse_at_once_and_no_better() -> None:
+    member, links = flapping(UP, SUSPECT, times=3, every_s=0.5)
+    assert shown(member) == SUSPECT
+    links.set(PEER, (7, UP))
+    assert shown(member) == SUSPECT
+    links.set(PEER, None)
+    assert shown(member) is None and links.get(PEER) is None
+    links.set(PEER, (7, SUSPECT))
+    assert shown(member) is None
+    member.wait(REST_MAX_S)
+    assert shown(member) == SUSPECT
+
+
+def test_a_link_that_is_gone_at_the_end_of_its_rest_shows_nothing() -> None:
+    member, links = flapping(UP, SUSPECT, times=3, every_s=0.5)
+    links.set(PEER, (7, UP))
+    links.set(PEER, None)
+    member.wait(REST_MAX_S)
+    assert shown(member) is None
+
+
+def test_one_link_that_flaps_takes_nothing_from_another() -> None:
+    member, links = flapping(UP, SUSPECT, times=9, every_s=0.5)
+    other = seed_bytes("other")
+    links.set(other, (5, UP))
+    assert member.owner.get(link_key(other)) == {"peer": other, "cost": 5, "state": UP}
 
 
 def register_all(a: NetworkMember, name: str, **changes: Any) -> dict[str, Any]:

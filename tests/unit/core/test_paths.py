@@ -165,3 +165,36 @@ def test_two_links_to_one_stack_are_one_candidate() -> None:
     preferred = rig.link_up(small, outbound=False)
     (hop,) = rig.paths.candidates(id_of(small))
     assert hop.link == preferred
+
+
+# --- all at once ---------------------------------------------------------------------------------
+
+
+def test_one_search_finds_the_paths_that_the_tables_find() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("b", "c", 4), ("c", "d", 5), ("a", "e", 20), ("e", "d", 1))
+    ways = rig.paths.ways()
+    for name in "abcde":
+        stack = id_of(name)
+        assert ways.path(stack) == rig.paths.path(stack)
+        assert ways.cost(stack) == rig.paths.cost(stack)
+    assert (ways.path(id_of("z")), ways.cost(id_of("z"))) == ([], None)
+
+
+def test_a_way_that_turns_out_longer_is_left_again() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("a", "c", 9), ("b", "c", 1), ("c", "d", 1))
+    ways = rig.paths.ways()
+    assert ways.path(id_of("d")) == [id_of(name) for name in "abcd"]
+    assert ways.cost(id_of("c")) == 4
+
+
+def test_one_search_does_not_pass_who_does_not_relay_and_avoids_who_drains() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("b", "d", 3), ("a", "c", 9), ("c", "d", 9))
+    rig.publish("b", {"a": 3, "d": 3}, relay="none")
+    ways = rig.paths.ways()
+    assert ways.path(id_of("d")) == [id_of(name) for name in "acd"]
+    assert ways.path(id_of("b")) == [rig.me, id_of("b")]
+    rig.publish("b", {"a": 3, "d": 3}, status=Status.DRAINING)
+    assert rig.paths.ways().path(id_of("d")) == [id_of(name) for name in "acd"]

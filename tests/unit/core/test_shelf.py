@@ -61,6 +61,70 @@ def test_an_expired_and_a_flagged_owner_are_so_after_a_restart() -> None:
     assert again.replica.count() == 0
 
 
+def damaged(rows: Saved, table: str, change: Any) -> Saved:
+    return {key: change(value) if key[0] == table else value for key, value in rows.items()}
+
+
+def cut(value: bytes) -> bytes:
+    return value[:-1]
+
+
+def flagged() -> tuple[Member, Author]:
+    member, author = filled()
+    other = author.twin()
+    other.ver -= 1
+    member.replica.apply(other.delta(full=True, instance=b"x"), LINK)
+    member.settle()
+    assert member.replica.owners[author.id].equivocated
+    return member, author
+
+
+PROOF_DAMAGES = [
+    cut,
+    lambda _: pack([]),
+    lambda _: pack([1, 2]),
+    lambda _: pack([[1], []]),
+    lambda _: pack([[[b"head", 5]], []]),
+    lambda _: pack([[[b"head", bytes(64)]] * 2, [[b"doc", bytes(64)]]]),
+    lambda value: pack([[[head, bytes(64)] for head, _ in unpack(value)[0]], unpack(value)[1]]),
+]
+
+
+@pytest.mark.parametrize("change", PROOF_DAMAGES)
+def test_a_damaged_proof_is_deleted_and_nobody_is_flagged_by_it(change: Any) -> None:
+    member, author = flagged()
+    again = Member("a", saved=damaged(member.disk, "proof", change))
+    again.settle()
+    assert again.replica.live(author.id)
+    assert [key for key in again.disk if key[0] == "proof"] == []
+
+
+def test_a_proof_that_belongs_to_another_or_is_outdone_is_deleted_too() -> None:
+    member, author = flagged()
+    other = Author(3)
+    member.replica.apply(other.delta({"ci/x": {}}), LINK)
+    author.epoch += 1
+    proof = member.disk["proof", author.id]
+    member.replica.apply(author.delta({"ci/y": {}}, full=True), LINK)
+    member.settle()
+    assert ("proof", author.id) not in member.disk
+    rows = member.disk | {("proof", author.id): proof, ("proof", other.id): proof}
+    again = Member("a", saved=rows)
+    again.settle()
+    assert again.replica.live(author.id) and again.replica.live(other.id)
+    assert [key for key in again.disk if key[0] == "proof"] == []
+
+
+def test_a_forgotten_owner_leaves_no_proof_behind() -> None:
+    member, author = flagged()
+    member.replica.drop(author.id)
+    member.settle()
+    assert [table for table, key in member.disk if key[:32] == author.id] == ["floor"]
+    stray = Member("a", saved={("proof", author.id): b"x"})
+    stray.settle()
+    assert ("proof", author.id) not in stray.disk
+
+
 def test_an_owner_that_returned_leaves_no_rows_of_before() -> None:
     member, author = filled()
     member.wait(400)
@@ -82,14 +146,6 @@ def test_a_record_that_moved_to_another_scope_is_moved_on_the_disk() -> None:
     rows = [key for table, key in member.disk if table == "record"]
     assert rows == [author.id + b"\x06mood/now"]
     assert shown(Member("a", saved=member.disk)) == shown(member)
-
-
-def damaged(rows: Saved, table: str, change: Any) -> Saved:
-    return {key: change(value) if key[0] == table else value for key, value in rows.items()}
-
-
-def cut(value: bytes) -> bytes:
-    return value[:-1]
 
 
 def no_signature(value: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tektonmesh.core import events as ev
-from tektonmesh.core.sightings import SINGLY_MAX
+from tektonmesh.core.sightings import SINGLY_MAX, Sightings
 from tests.network import Network
 
 
@@ -43,3 +43,29 @@ def test_an_evicted_stack_is_told_by_the_name_it_had_and_its_cis_are_gone() -> N
     network.run(1.0)
     assert [told["name"] for told in network["a"].notices("stack_deregistered")] == ["b"]
     assert network["a"].notices("ci_gone") == [{"ci": "numa@b"}]
+
+
+def test_sightings_over_a_base_go_on_from_it_and_leave_it_alone() -> None:
+    network = pair()
+    network["b"].register("numa")
+    network.run(1.0)
+    node = network["a"].node
+    base = node.sightings
+    before = {owner: dict(listed) for owner, listed in base._seen.items()}
+    node.sightings = Sightings(node.env, node.replica, node.names, base)
+    network["b"].register("zeno")
+    network.run(1.0)
+    assert network["a"].notices("ci_seen") == [{"ci": "numa@b"}, {"ci": "zeno@b"}]
+    network["a"].do(lambda ticket: ev.EvictPeer(ticket, network["b"].id))
+    network.run(1.0)
+    assert network["a"].notices("ci_gone") == [{"ci": "numa@b"}, {"ci": "zeno@b"}]
+    assert base._seen == before and before[network["b"].id] == {"ci/numa": "numa@b"}
+
+
+def test_the_own_cis_are_not_taken_from_a_base() -> None:
+    network = pair()
+    network["b"].register("numa")
+    network.run(1.0)
+    own = network["b"].node
+    over = Sightings(own.env, own.replica, own.names, network["a"].node.sightings)
+    assert list(over._seen) == []

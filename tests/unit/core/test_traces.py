@@ -1,3 +1,6 @@
+import pytest
+
+from tektonmesh.core import traces as tr
 from tektonmesh.core.envelope import ENTRIES_MAX, trace_entry
 from tektonmesh.core.types import StackId, short_id
 from tests.network import Network
@@ -35,3 +38,17 @@ def test_a_trace_that_another_stack_made_endless_costs_one_look_at_the_replica()
     assert len(traces.path(trace, a.id)) == ENTRIES_MAX + 1
     assert owners.looks == 1
     assert len(traces.hops(trace)) == len(traces.stacks(trace)) == ENTRIES_MAX
+
+
+def test_only_stacks_that_were_in_a_trace_are_remembered_and_not_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tr, "KNOWN_MAX", 0)
+    network = Network("a", "b", "c")
+    network.join("a", "b", "c")
+    a, b, c = network["a"], network["b"], network["c"]
+    traces, replica = a.node.deliveries.traces, a.node.replica
+    replica.owners = owners = Counted(replica.owners)  # type: ignore[assignment]
+    for stack in (b, b, c, c, b):
+        assert traces.stacks(trace_entry(short_id(stack.id), 1)) == [stack.id]
+    assert owners.looks == 3

@@ -10,9 +10,9 @@ from tektonmesh.core import events as ev
 from tektonmesh.core import views
 from tektonmesh.core.effects import Answer, Save
 from tektonmesh.core.ids import show_id, suffix_of
-from tektonmesh.core.messages import Pong
+from tektonmesh.core.messages import Pong, Vector, VectorEntry
 from tektonmesh.core.node import Node
-from tektonmesh.core.types import NodeSettings, Status
+from tektonmesh.core.types import NodeSettings, Status, Version
 from tektonmesh.errors import DeliveryError, LocalError
 from tektonmesh.wire.codec import Codec
 from tests.liveness import Stack, id_of, link_records, pings
@@ -136,7 +136,12 @@ def test_status_has_the_shape_of_the_contract() -> None:
     assert status["listen"] == ["10.0.0.1:7700"]
     assert status["stacks"] == {"up": 2, "unreachable": 0}
     assert status["cis"] == {"local": 1, "remote": 2}
-    assert status["queues"] == {"forwarding_bytes": 0, "requests": 0, "deliveries": 0}
+    assert status["queues"] == {
+        "forwarding_bytes": 0,
+        "requests": 0,
+        "deliveries": 0,
+        "blobs_lacking": 0,
+    }
     assert len(status["fingerprint"]) == 32
     assert status["share_default"] == "public"
     assert status["local_health"] == 0.0
@@ -167,6 +172,30 @@ def test_status_says_with_whom_we_are_not_converged() -> None:
     status = views.status(shown.node)
     assert status["converged"] is False
     assert status["diverged"] == ["b"]
+    (gap,) = status["divergence"]
+    assert gap == {"stack": "b", "id": show_id(id_of("b")), "owners": None, "since_s": 0.004}
+
+
+def test_status_says_by_how_much_we_are_not_converged_and_since_when() -> None:
+    shown = Shown()
+    shown.publish("b")
+    link = shown.link_up("b")
+    theirs = VectorEntry(id_of("c"), Version(0, 1, 1), 1, 0, bytes(8))
+    shown.handle(ev.Received(link, (Vector((), (theirs,), False, False),)))
+    shown.pass_time(0.5)
+    (gap,) = views.status(shown.node)["divergence"]
+    assert (gap["stack"], gap["owners"], gap["since_s"]) == ("b", 1, 0.504)
+
+
+def test_status_shows_what_the_registry_counts() -> None:
+    shown = chain()
+    shown.pass_time(0.5)
+    registry = views.status(shown.node)["registry"]
+    assert (registry["heads_in"], registry["heads_applied"]) == (2, 2)
+    assert registry["messages_out"]["Ping"] >= 1
+    assert registry["queued_owners"] == 0
+    shown.publish("z")
+    assert views.status(shown.node)["registry"]["queued_owners"] == 1
 
 
 def test_status_counts_the_unreachable_apart() -> None:
@@ -247,6 +276,17 @@ def test_stacks_that_left_or_expired_are_listed_with_their_state() -> None:
     assert stack_of(shown, "c")["lease_left_s"] == 0.0
 
 
+def test_a_large_mesh_is_listed_with_the_paths_of_a_small_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown = chain()
+    small = views.stacks(shown.node)
+    monkeypatch.setattr(views, "TABLES_MAX", 2)
+    assert views.stacks(shown.node) == small
+    assert [row["path"] for row in small] == [["a"], ["a", "b"], ["a", "b", "c"]]
+    assert views.stack(shown.node, id_of("c")) == small[2]
+
+
 def test_this_stack_shows_itself() -> None:
     shown = Shown()
     shown.register("numa")
@@ -256,6 +296,15 @@ def test_this_stack_shows_itself() -> None:
     assert row["rtt_ms"] == 0.0
     assert row["cis"] == 1
     assert row["lease_left_s"] > 0.0
+
+
+def test_each_stack_says_why_it_is_in_its_state_and_how_many_can_tell() -> None:
+    shown = chain()
+    row = stack_of(shown, "c")
+    assert row["observers"] == 1
+    assert "Only b is linked to it" in row["why"]
+    assert stack_of(shown, "b")["observers"] == 2
+    assert all(row["why"].endswith(".") for row in views.stacks(shown.node))
 
 
 # --- cis -----------------------------------------------------------------------------------------

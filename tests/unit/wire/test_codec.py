@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -89,7 +90,9 @@ def test_tuples_and_enumerations_are_packed_as_what_they_stand_for() -> None:
         {2**64: 1},
         "\ud800",
         {"\ud800": 1},
-        [0] * limits.NODES_MAX,
+        [0] * (limits.NODES_MAX + 1),
+        [[0] * (limits.NODES_MAX // 2)] * 2,
+        dict.fromkeys(range(limits.NODES_MAX // 2 + 1)),
     ],
     ids=lambda value: repr(value)[:30],
 )
@@ -109,6 +112,19 @@ def test_nesting_is_packed_up_to_the_limit_and_no_further() -> None:
     assert unpack(pack(nested(limits.DEPTH_MAX))) == nested(limits.DEPTH_MAX)
     with pytest.raises(LocalError, match="deep"):
         pack(nested(limits.DEPTH_MAX + 1))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [0] * limits.NODES_MAX,
+        dict.fromkeys(range(limits.NODES_MAX // 2)),
+        {"a": [0] * (limits.NODES_MAX - 2)},
+    ],
+    ids=["array", "map", "array in a map"],
+)
+def test_the_most_parts_that_are_packed_are_the_most_that_are_read(value: Any) -> None:
+    assert unpack(pack(value)) == value
 
 
 MAPS = b"\xdc\x4e\x20" + b"\x80" * 20_000
@@ -154,6 +170,19 @@ def test_what_pack_would_not_have_written_is_refused(data: bytes) -> None:
         unpack(data)
 
 
+def test_headers_that_promise_more_than_there_is_reserve_no_room_for_it() -> None:
+    """1,023 nested arrays of 20,000 items each, of which there is none: 160 MB if believed."""
+    bomb = b"\xdd" + limits.NODES_MAX.to_bytes(4, "big")
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteError):
+            unpack(bomb * 1023 + bytes(limits.NODES_MAX))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
+
+
 def test_a_caller_may_allow_fewer_values() -> None:
     assert unpack(pack([1, 2, 3]), nodes_max=3) == [1, 2, 3]
     with pytest.raises(RemoteError):
@@ -188,12 +217,22 @@ MESSAGES: list[msg.Message] = [
     ),
     msg.Want(((ID, None), (ID[::-1], ContentVersion(0, 1, 2)))),
     msg.Vector((0, 255), (msg.VectorEntry(ID, Version(1, 2, 3), 4, 2, b"h" * 8),), True, False),
+    msg.Vector((), (msg.VectorEntry(ID, Version(1, 2, 3), 4, 2, b"h" * 8, b"p" * 8),), True, False),
+    msg.Proof((HEAD, HEAD), (SignedKeyDoc(b"doc", SIG, b""),)),
+    msg.Proof((), (SignedKeyDoc(b"doc", SIG, b""), SignedKeyDoc(b"doc2", SIG, b""))),
     msg.Buckets(b"p" * 4096),
     msg.Refuses((ID, ID[::-1])),
+    msg.Ihave((msg.News(ID, Version(1, 2, 3), b"h" * 8),)),
+    msg.Graft(((ID, None), (ID[::-1], ContentVersion(0, 1, 2)))),
+    msg.Prune(),
     msg.Forward(1, b"envelope"),
     msg.HopAck(7),
     msg.Settled((1, 2, 3)),
     msg.Released(9, "unreachable", (b"12345678",)),
+    msg.Fetch(ID, 65_536, 1_048_576),
+    msg.Piece(ID, 0, 5, b"bytes"),
+    msg.Piece(ID, 0, 1_048_576, b"b" * msg.PIECE_SIZE),
+    msg.Lacking(ID),
 ]
 
 
@@ -210,6 +249,7 @@ def test_every_kind_of_message_has_a_number_of_its_own_and_a_class() -> None:
 
 def test_the_numbers_of_messages_never_change() -> None:
     assert [KIND[kind] for kind in (msg.Ping, msg.Delta, msg.Forward)] == [16, 32, 48]
+    assert [KIND[kind] for kind in (msg.Fetch, msg.Piece, msg.Lacking)] == [64, 65, 66]
     assert encode_message(msg.Forward(258, b"x")) == bytes.fromhex("000000000000010278")
     assert encode_message(msg.Pong(1, 2)) == bytes.fromhex("920102")
 
@@ -223,9 +263,11 @@ def test_fields_behind_the_known_ones_are_ignored() -> None:
     assert decode_message(KIND[msg.Pong], pack([1, 2, "later"])) == msg.Pong(1, 2)
 
 
-def test_only_a_delta_may_be_a_mebibyte() -> None:
+def test_only_a_delta_may_be_a_mebibyte_and_a_proof_is_small() -> None:
     assert size_max(KIND[msg.Delta]) == 1_048_576
-    assert {size_max(kind) for kind in KIND.values() if kind != KIND[msg.Delta]} == {262_144}
+    assert size_max(KIND[msg.Proof]) == 8192
+    others = [kind for make, kind in KIND.items() if make not in (msg.Delta, msg.Proof)]
+    assert {size_max(kind) for kind in others} == {262_144}
 
 
 MALFORMED: list[tuple[type, Any]] = [
@@ -249,11 +291,21 @@ MALFORMED: list[tuple[type, Any]] = [
     (msg.Want, [[[ID, 5]]]),
     (msg.Vector, [[256], [], True, False]),
     (msg.Vector, [[], [[ID, 1, 2, 3, 4, 5]], True, False]),
+    (msg.Vector, [[], [[ID, 1, 2, 3, 4, 5, b"h" * 8, b""]], True, False]),
+    (msg.Vector, [[], [ID], True, False]),
     (msg.Vector, [[], [], 1, False]),
+    (msg.Proof, [[b"head"], [[b"doc", SIG]]]),
+    (msg.Proof, [[[b"head", SIG]], [[b"doc"]]]),
     (msg.Buckets, [b"p" * 4095]),
     (msg.Refuses, [[ID[:31]]]),
     (msg.Settled, [7]),
     (msg.Released, [1, "code", [b"1234567"]]),
+    (msg.Fetch, [ID[:31], 0, 5]),
+    (msg.Fetch, [ID, -1, 5]),
+    (msg.Fetch, [ID, 0, 1_048_577]),
+    (msg.Piece, [ID, 0, 1_048_577, b"bytes"]),
+    (msg.Piece, [ID, 0, 5, "bytes"]),
+    (msg.Lacking, [ID + b"x"]),
 ]
 
 

@@ -200,6 +200,16 @@ def test_why_somebody_is_not_admitted_stays_here_unless_it_can_change() -> None:
     assert "evicted" not in told(refused)[1]
 
 
+def test_a_peer_that_is_held_off_is_told_so() -> None:
+    s = server(judge=Judge(admit=False, reason="held_off"))
+    s.machine.start()
+    refused = refusal_of(lambda: s.machine.receive(client().machine.start()))
+    assert refused.code == told(refused)[0] == "held_off"
+    c = client()
+    c.machine.start()
+    assert refusal_of(lambda: c.machine.receive(refused.reply)).code == "held_off"
+
+
 def test_a_client_that_does_not_admit_the_server_says_so_and_shows_no_address() -> None:
     c, s = client(judge=Judge(admit=False)), server()
     refused = refusal_of(lambda: shake(c, s))

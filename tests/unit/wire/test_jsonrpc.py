@@ -19,7 +19,7 @@ from tektonmesh.wire.jsonrpc import (
     write_request,
     write_result,
 )
-from tektonmesh.wire.limits import JSON_DEPTH_MAX, LINE_SIZE_MAX
+from tektonmesh.wire.limits import JSON_DEPTH_MAX, JSON_PARTS_MAX, LINE_SIZE_MAX
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,14 @@ BAD_JSON = {
     "two values": b"{} {}",
     "deep": b"[" * (JSON_DEPTH_MAX + 1) + b"]" * (JSON_DEPTH_MAX + 1),
     "very deep": b"[" * 200_000,
+    "endless fraction": b'{"a":1e999}',
+    "endless negative fraction": b'{"a":-' + b"9" * 400 + b".0}",
+    "many lists": b"[" + b"[]," * JSON_PARTS_MAX + b"0]",
+    "many numbers": b"[" + b"1," * JSON_PARTS_MAX + b"1]",
+    "many texts": b"[" + b'"a",' * JSON_PARTS_MAX + b"1]",
+    "many short texts": b"[" + b'"",' * (3 * JSON_PARTS_MAX) + b"1]",
+    "many pairs": b"{" + b'"a":1,' * (JSON_PARTS_MAX // 2) + b'"b":1}',
+    "a text without an end": b'["' + b'\\",' * (JSON_PARTS_MAX + 1),
 }
 
 
@@ -114,6 +122,16 @@ def test_a_bad_request_names_the_call_it_belongs_to() -> None:
     with pytest.raises(BadLine) as caught:
         read_line(b'{"id":3,"method":5}')
     assert caught.value.id == 3
+
+
+def test_as_many_parts_are_read_as_the_limit_says() -> None:
+    assert read_json(b"[" + b"1," * (JSON_PARTS_MAX - 1) + b"1]") == [1] * JSON_PARTS_MAX
+
+
+@pytest.mark.parametrize("inner", [",", ":", "[", "{", '\\",', "\\\\,", "\\u005b,"], ids=repr)
+def test_what_stands_in_a_text_is_no_part_of_the_line(inner: str) -> None:
+    line = f'["a","{inner * JSON_PARTS_MAX * 2}","b"]'
+    assert len(read_json(line.encode())) == 3
 
 
 def test_nesting_is_read_up_to_the_limit() -> None:
