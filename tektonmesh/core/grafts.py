@@ -76,9 +76,10 @@ class Grafts:
             missing.links.pop(link, None)
 
     def _wait_s(self, link: LinkId) -> float:
-        """Two round trips would be gentler, and the last nodes would hear of a death a quarter of a
-        second later; a second copy for every fiftieth node is what it costs (worlds of 200)."""
-        return max(self.env.settings.graft_wait_s, self._rtt_s(link))
+        """Half a round trip is what the announcement itself took. Waiting longer costs the last
+        nodes more than it saves: in worlds of 1,000 a whole round trip (and 0.1 s at least) gave a
+        p99 of 613 ms instead of 398, and 0.22 needless copies instead of 0.25."""
+        return max(self.env.settings.graft_wait_s, 0.5 * self._rtt_s(link))
 
     def _wait_until(self, instant: float) -> None:
         self.env.deadlines.set_earlier("grafts", instant, self._run)

@@ -184,8 +184,8 @@ class NodeSettings:
     """Up to here every link gets all news; above, news follow a tree."""
     ihave_delay_s: float = 0.02
     """How long announcements wait for others to go along."""
-    graft_wait_s: float = 0.1
-    """How long news that were announced may take; at least a round trip."""
+    graft_wait_s: float = 0.06
+    """How long news that were announced may take; at least half a round trip."""
     publish_burst: int = 8
     publish_refill_s: float = 0.2
     publish_slow_s: float = 5.0

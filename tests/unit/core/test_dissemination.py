@@ -550,9 +550,9 @@ def test_what_is_held_or_refused_is_not_waited_for() -> None:
     assert of_kind(member, TWO, Graft) == []
 
 
-def test_a_far_link_has_a_round_trip_to_bring_what_it_announced() -> None:
+def test_a_far_link_has_half_a_round_trip_to_bring_what_it_announced() -> None:
     member, author = tree(ONE, graft_wait_s=0.1), Author()
-    member.dissemination.rtt_s = {ONE: 0.4}.__getitem__
+    member.dissemination.rtt_s = {ONE: 0.8}.__getitem__
     author.delta({"ci/numa": {}})
     member.receive(ONE, announce(author))
     member.wait(0.39)

@@ -45,8 +45,8 @@ def test_what_does_not_come_is_asked_of_the_first_announcer_after_the_wait() -> 
     assert asker.wait(WAIT_S * 0.2) == [(WAIT_S, TWO, [OWNER])]
 
 
-def test_the_wait_is_a_round_trip_of_the_link_where_that_is_longer() -> None:
-    asker = Asker({ONE: 0.3, TWO: 0.05})
+def test_the_wait_is_half_a_round_trip_of_the_link_where_that_is_longer() -> None:
+    asker = Asker({ONE: 0.6, TWO: 0.05})
     asker.hear(ONE)
     asker.hear(TWO)
     assert asker.wait(1.0) == [(0.3, ONE, [OWNER]), (0.6, TWO, [OWNER])]
@@ -118,7 +118,7 @@ def test_what_was_announced_later_is_asked_for_later() -> None:
 
 
 def test_what_is_announced_sooner_on_a_nearer_link_does_not_wait_for_the_farther() -> None:
-    asker = Asker({ONE: 5.0})
+    asker = Asker({ONE: 10.0})
     asker.hear(ONE)
     asker.hear(TWO, OTHER)
     assert asker.wait(10.0) == [(0.1, TWO, [OTHER]), (5.0, ONE, [OWNER])]
