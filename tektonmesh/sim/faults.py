@@ -14,7 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tektonmesh.sim.garbler import Garbler
-from tektonmesh.sim.host import Host
+from tektonmesh.sim.host import Host, Run
 
 if TYPE_CHECKING:
     from tektonmesh.sim.world import World
@@ -36,6 +36,8 @@ FLAP_DOWN_S = (0.1, 0.6)
 """Between the reset and this a flapping host still passes packets; to this it passes none."""
 CRASH_S, RESTART_S = 1.0, 0.3
 UPGRADE_DOWN_S = 1.5
+LEAVE_S = 6.0
+"""More than a graceful end may take."""
 GARBLE_RATE = 4.0
 STUCK_S = 1e6
 """A disk that is about to lose power makes nothing durable any more."""
@@ -230,7 +232,18 @@ class Faults:
 
     def _start_at_the_end(self, it: _Open) -> None:
         for host in self._hosts(it):
-            it.undo.append(partial(self._world.start, host))
+            it.undo.append(partial(self._return, host))
+
+    def _return(self, host: Host) -> None:
+        """Start it now, or, if it is just about to leave, when it has left."""
+        before = host.incarnation
+        self._world.start(host)
+        if host.incarnation == before:
+            self._world.at(self._world.now + LEAVE_S, self._start_who_left, host, before)
+
+    def _start_who_left(self, host: Host, incarnation: int) -> None:
+        if host.run is Run.LEFT and host.incarnation == incarnation:
+            self._world.start(host)
 
     def _kill(self, it: _Open) -> None:
         for host in self._hosts(it):

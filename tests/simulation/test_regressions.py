@@ -26,8 +26,11 @@ def worlds_of(told: dict[str, Any]) -> list[Options]:
         Fault(at_s, kind, tuple(nodes), *rest)
         for at_s, kind, nodes, *rest in told["options"].get("faults", ())
     )
-    settings = tuple((name, value) for name, value in told["options"].get("settings", ()))
-    return [Options(**told["options"] | {"faults": faults, "settings": settings})]
+    pairs = {
+        field: tuple((one, other) for one, other in told["options"].get(field, ()))
+        for field in ("settings", "hostile", "records")
+    }
+    return [Options(**told["options"] | pairs | {"faults": faults})]
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
