@@ -152,8 +152,7 @@ class Overlay:
             self._draw_view()
 
     def _draw_view(self) -> None:
-        """Thirty owners by lot (Knuth's selection sampling would need their number first; the
-        partial shuffle of Fisher and Yates needs a list)."""
+        """Thirty owners by lot: the first steps of a shuffle (Fisher and Yates)."""
         self._drawn_at = self._env.now
         owners = [owner for owner in self._replica.owners if owner != self._env.me]
         chance = self._env.chance

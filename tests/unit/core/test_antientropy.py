@@ -642,26 +642,53 @@ def test_a_mesh_converges_after_an_eviction() -> None:
 # --- the tree and warm starts --------------------------------------------------------------------
 
 
-def test_a_refresh_that_came_only_when_asked_for_grafts_the_link_that_brought_it() -> None:
+def grafted(member: Member, link: int) -> list[bytes]:
+    """The owners that a link was asked for by grafting it."""
+    return [owner for graft in sent(member, link, Graft) for owner, _ in graft.owners]
+
+
+def test_with_half_the_lease_gone_a_link_that_was_pruned_is_grafted_and_asked() -> None:
     member, (author,) = member_with(1, flood_stacks_max=0)
     member.link(ONE, seed_bytes(1))
     member.receive(ONE, Prune())
-    member.wait(151)
-    assert author.id in wanted(member, ONE)
-    member.taken(ONE)
-    author.hlc += 151_000
-    member.receive(ONE, author.delta())
-    assert sent(member, ONE, Graft) == [Graft(())]
+    member.wait(149)
+    assert grafted(member, ONE) == [] and not member.dissemination.is_eager(ONE)
+    member.wait(2)
+    assert author.id in grafted(member, ONE)
     assert member.dissemination.is_eager(ONE)
 
 
-def test_a_refresh_that_came_in_time_or_over_an_eager_link_grafts_nothing() -> None:
+def test_a_refresh_that_only_the_other_link_had_grafts_that_one_too() -> None:
+    member, (author,) = member_with(1, flood_stacks_max=0)
+    for link in (ONE, TWO):
+        member.link(link, seed_bytes(link))
+        member.receive(link, Prune())
+    member.wait(151)
+    (other,) = [link for link in (ONE, TWO) if author.id not in grafted(member, link)]
+    assert not member.dissemination.is_eager(other)
+    author.hlc += 151_000
+    member.receive(other, author.delta())
+    assert sent(member, other, Graft) == [Graft(())]
+    assert member.dissemination.is_eager(other)
+
+
+def test_a_refresh_that_came_in_time_grafts_nothing() -> None:
+    member, (author,) = member_with(1, flood_stacks_max=0)
+    member.link(ONE, seed_bytes(1))
+    member.receive(ONE, Prune())
+    member.wait(100)
+    author.hlc += 100_000
+    member.receive(ONE, author.delta())
+    member.wait(60)
+    assert sent(member, ONE, Graft) == []
+
+
+def test_an_answer_over_a_link_that_was_grafted_grafts_it_no_second_time() -> None:
     member, (author,) = member_with(1, flood_stacks_max=0)
     member.link(ONE, seed_bytes(1))
     member.wait(151)
+    assert author.id in grafted(member, ONE)
     author.hlc += 151_000
-    member.receive(ONE, author.delta())
-    member.receive(ONE, Prune())
     member.receive(ONE, author.delta())
     assert sent(member, ONE, Graft) == []
 
@@ -720,6 +747,6 @@ def test_who_resumes_watches_over_the_leases_all_the_same() -> None:
     member.antientropy.resume()
     member.link(ONE, seed_bytes(1))
     member.wait(149)
-    assert wanted(member, ONE) == []
+    assert grafted(member, ONE) == []
     member.wait(2)
-    assert wanted(member, ONE) == [Author().id]
+    assert grafted(member, ONE) == [Author().id]
