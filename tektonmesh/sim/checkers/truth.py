@@ -84,7 +84,8 @@ class NeverBack(Watcher):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._seen: dict[tuple[int, int, StackId], tuple[Version, int]] = {}
-        self._own: dict[int, Version] = {}
+        self._own: dict[int, tuple[Version, float, int]] = {}
+        """Host -> its newest version, by which wall clock it published that, and on which disk."""
         self._durable: Durable[Version] = Durable(world)
 
     def changed(self, host: Host, change: Change) -> None:
@@ -100,11 +101,18 @@ class NeverBack(Watcher):
             self.fail(host, f"went back from {self._seen[key][0]} to {version}")
         self._seen[key] = rank
         if change.owner == host.stack_id:
-            if version < self._own.get(host.index, version):
-                self.fail(host, f"published {version} after {self._own[host.index]}")
-            self._own[host.index] = version
+            self._check_own(host, version)
         else:
             self._durable.note(host, change.owner, version)
+
+    def _check_own(self, host: Host, version: Version) -> None:
+        """With the disk lost and the clock set back nothing is left that could know better, until
+        a peer says so."""
+        wall_s, losses = host.wall(self.world.now), host.disk.losses
+        before, then_s, then_losses = self._own.get(host.index, (version, wall_s, losses))
+        if version < before and (losses == then_losses or wall_s >= then_s):
+            self.fail(host, f"published {version} after {before}")
+        self._own[host.index] = (version, wall_s, losses)
 
     def stopped(self, host: Host) -> None:
         self._durable.stopped(host)
