@@ -246,7 +246,7 @@ class DeathIsSeen(Watcher):
         world = self.world
         if dead.incarnation != incarnation or world.faults.last_change > since:
             return
-        if world.faults.calm_before(since) < DETECT_S:
+        if dead.run is not Run.LEFT and world.faults.calm_before(since) < DETECT_S:
             return
         if any(host.alive and host.changed > since - JOIN_S for host in world.hosts):
             return

@@ -84,8 +84,8 @@ class NeverBack(Watcher):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._seen: dict[tuple[int, int, StackId], tuple[Version, int]] = {}
-        self._own: dict[int, tuple[Version, float, int]] = {}
-        """Host -> its newest version, by which wall clock it published that, and on which disk."""
+        self._own: dict[int, tuple[Version, int]] = {}
+        """Host -> its newest version, and how often its disk had been lost by then."""
         self._durable: Durable[Version] = Durable(world)
 
     def changed(self, host: Host, change: Change) -> None:
@@ -108,11 +108,12 @@ class NeverBack(Watcher):
     def _check_own(self, host: Host, version: Version) -> None:
         """With the disk lost and the clock set back nothing is left that could know better, until
         a peer says so."""
-        wall_s, losses = host.wall(self.world.now), host.disk.losses
-        before, then_s, then_losses = self._own.get(host.index, (version, wall_s, losses))
-        if version < before and (losses == then_losses or wall_s >= then_s):
+        losses = host.disk.losses
+        before, had_lost = self._own.get(host.index, (version, losses))
+        set_back = host.wall(self.world.now) * 1000.0 < before.epoch
+        if version < before and not (set_back and losses > had_lost):
             self.fail(host, f"published {version} after {before}")
-        self._own[host.index] = (version, wall_s, losses)
+        self._own[host.index] = (version, losses)
 
     def stopped(self, host: Host) -> None:
         self._durable.stopped(host)
