@@ -36,6 +36,7 @@ FLAP_DOWN_S = (0.1, 0.6)
 """Between the reset and this a flapping host still passes packets; to this it passes none."""
 CRASH_S, RESTART_S = 1.0, 0.3
 UPGRADE_DOWN_S = 1.5
+CHANGES_KEPT = 16
 LEAVE_S = 6.0
 """More than a graceful end may take."""
 GARBLE_RATE = 4.0
@@ -98,7 +99,8 @@ class Faults:
         self.garbler = Garbler(self._chance)
         self._open: list[_Open] = []
         self._healed = False
-        self._last_change = 0.0
+        self._changes: list[float] = [0.0]
+        """The newest instants of a disturbance or of an end, each once."""
         self._acts: dict[str, Callable[[_Open], None]] = {
             kind: getattr(self, f"_{kind}") for kind in KINDS
         }
@@ -108,7 +110,17 @@ class Faults:
         """The instant of the newest disturbance or end of one, for checkers that need calm."""
         if any(it.fault.kind in UNREST for it in self._open):
             return self._world.now
-        return self._last_change
+        return self._changes[-1]
+
+    def calm_before(self, instant: float) -> float:
+        """Seconds without a disturbance before the one of `instant`."""
+        earlier = [it for it in self._changes if it < instant]
+        return instant - earlier[-1] if earlier else instant
+
+    def _disturbed(self) -> None:
+        if self._changes[-1] != self._world.now:
+            self._changes.append(self._world.now)
+            del self._changes[:-CHANGES_KEPT]
 
     def schedule(self) -> None:
         """Put the whole plan into the world's heap."""
@@ -124,7 +136,7 @@ class Faults:
     def _begin(self, fault: Fault) -> None:
         if self._healed:
             return
-        self._last_change = self._world.now
+        self._disturbed()
         it = _Open(fault)
         if fault.for_s or fault.kind not in FOR_EVER:
             self._open.append(it)
@@ -138,7 +150,7 @@ class Faults:
         it.ended = True
         if it in self._open:
             self._open.remove(it)
-        self._last_change = self._world.now
+        self._disturbed()
         while it.undo:
             it.undo.pop()()
 
@@ -148,7 +160,7 @@ class Faults:
 
     def _step(self, it: _Open, act: Callable[[_Open], None]) -> None:
         if not it.ended:
-            self._last_change = self._world.now
+            self._disturbed()
             act(it)
 
     def _hosts(self, it: _Open) -> list[Host]:

@@ -215,11 +215,10 @@ class Network:
 
     def reset_links(self, host: Host) -> None:
         """Something between resets every link of a host; both ends notice after a lag."""
-        for end in list(host.links.values()):
-            end.queue.clear()
-            end.peer.queue.clear()
-            self._end_stream(end)
-            self._end_stream(end.peer)
+        for near in list(host.links.values()):
+            for end in (near, near.peer):
+                self._lose(end)
+                self._end_stream(end)
 
     def drop_all(self, host: Host, *, silent: bool) -> None:
         """The process on `host` is gone. Unless `silent`, its kernel tells the peers; data that
@@ -229,7 +228,7 @@ class Network:
             end.queue.clear()
             if not silent:
                 if self._chance.random() < 0.5:
-                    end.peer.queue.clear()
+                    self._lose(end.peer)
                 self._end_stream(end.peer)
         for number in host.dials:
             near = self._greeting.pop(number, None)
@@ -238,6 +237,11 @@ class Network:
                 self._end_stream(near.peer)
         host.links.clear()
         host.dials.clear()
+
+    def _lose(self, end: End) -> None:
+        """What is under way is lost; but not the end of the stream, which is no data."""
+        if not end.ended:
+            end.queue.clear()
 
     def _end_stream(self, end: End) -> None:
         if end.open and not end.ended:

@@ -240,7 +240,7 @@ class World:
         return self._by_id.get(stack_id)
 
     def honest(self, host: Host) -> bool:
-        return host.index not in self._hostile
+        return host.role not in self._hostile
 
     def speaks(self, host: Host) -> bool:
         """Whether an honest node runs there whom others must believe: one that has not fallen
@@ -273,7 +273,7 @@ class World:
         """The node that is to run on a host, with what its disk holds."""
         chance = Random(f"node {self.options.rng_seed} {host.index} {host.incarnation}")
         seeds = self._seeds.get(host.role, ())
-        node_class = HOSTILE.get(self._hostile.get(host.index, ""), Node)
+        node_class = HOSTILE.get(self._hostile.get(host.role, ""), Node)
         node = node_class(
             host.keys.identity(chance.randbytes(8)),
             self.options.node_settings(

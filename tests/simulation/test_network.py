@@ -91,6 +91,15 @@ def test_a_reset_is_noticed_at_both_ends() -> None:
     assert world.of(other, LinkDown)
 
 
+def test_a_link_that_is_reset_at_both_ends_at_once_ends() -> None:
+    world, one, other = linked()
+    world.network.reset_links(one)
+    world.network.reset_links(other)
+    world.run_until(world.now + 0.3)
+    assert world.of(one, LinkDown)
+    assert world.of(other, LinkDown)
+
+
 def test_dialling_fails_with_the_reason() -> None:
     world, one, other = linked()
     world.freeze(other)

@@ -41,7 +41,8 @@ class Bounded(Watcher):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         floods = world.options.hostile or any(it.kind == "garble" for it in world.options.faults)
-        self._look_s = 5.0 if floods else 20.0
+        # Looking costs as much as a virtual second; a long world is looked at a hundred times.
+        self._look_s = max(5.0 if floods else 20.0, world.options.duration_s / 100.0)
         self._next_look = self._look_s
         self._taken: dict[tuple[int, int, StackId], tuple[float, int]] = {}
 

@@ -241,9 +241,12 @@ class DeathIsSeen(Watcher):
         return True
 
     def _look(self, dead: Host, incarnation: int, since: float) -> None:
-        """Whoever began after the death, or was not well connected by then, is not asked."""
+        """Whoever began after the death, or was not well connected by then, is not asked; nor is
+        anybody where something else went wrong that takes as long to be seen."""
         world = self.world
         if dead.incarnation != incarnation or world.faults.last_change > since:
+            return
+        if dead.run is not Run.LEFT and world.faults.calm_before(since) < DETECT_S:
             return
         if any(host.alive and host.changed > since - JOIN_S for host in world.hosts):
             return

@@ -84,7 +84,8 @@ class NeverBack(Watcher):
     def __init__(self, world: World) -> None:
         super().__init__(world)
         self._seen: dict[tuple[int, int, StackId], tuple[Version, int]] = {}
-        self._own: dict[int, Version] = {}
+        self._own: dict[int, tuple[Version, int]] = {}
+        """Host -> its newest version, and how often its disk had been lost by then."""
         self._durable: Durable[Version] = Durable(world)
 
     def changed(self, host: Host, change: Change) -> None:
@@ -100,11 +101,19 @@ class NeverBack(Watcher):
             self.fail(host, f"went back from {self._seen[key][0]} to {version}")
         self._seen[key] = rank
         if change.owner == host.stack_id:
-            if version < self._own.get(host.index, version):
-                self.fail(host, f"published {version} after {self._own[host.index]}")
-            self._own[host.index] = version
+            self._check_own(host, version)
         else:
             self._durable.note(host, change.owner, version)
+
+    def _check_own(self, host: Host, version: Version) -> None:
+        """With the disk lost and the clock set back nothing is left that could know better, until
+        a peer says so."""
+        losses = host.disk.losses
+        before, had_lost = self._own.get(host.index, (version, losses))
+        set_back = host.wall(self.world.now) * 1000.0 < before.epoch
+        if version < before and not (set_back and losses > had_lost):
+            self.fail(host, f"published {version} after {before}")
+        self._own[host.index] = (version, losses)
 
     def stopped(self, host: Host) -> None:
         self._durable.stopped(host)
