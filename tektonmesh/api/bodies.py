@@ -36,7 +36,12 @@ def encode_text(field_name: str, body: str) -> bytes:
 
 
 def reply_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer of the core as the doors show it: the body as text where it is text."""
+    """The answer of the core as the doors show it: the body as text where it is text. The answer
+    of a team has a body in each of its rows that has one, and none of its own."""
     shown = dict(result)
+    if "targets" in shown:
+        rows = shown["targets"]
+        shown["targets"] = [reply_of(row) if "body" in row else row for row in rows]
+        return shown
     body = shown.pop("body", b"")
     return shown | shown_body(body)

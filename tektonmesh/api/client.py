@@ -208,8 +208,8 @@ class Client:
     async def register(self, name: str, **options: Any) -> dict[str, Any]:
         """Register a CI; without an endpoint this connection takes its messages (see `serve`).
 
-        Options: type, endpoint, format, headers, specialties, capabilities, share, description,
-        persist, lease_s, stream, metadata, token, attach.
+        Options: type, endpoint, format, headers, specialties, capabilities, teams, share,
+        description, persist, lease_s, stream, metadata, token, attach.
         """
         params = dialect.register_params(name, options)
         result = dict(await self.call("register", **params))
@@ -228,8 +228,10 @@ class Client:
         return dict(await self.call("heartbeat", name=name, token=token))
 
     async def send(self, target: str, body: str | bytes, **options: Any) -> Reply:
-        """Send to a CI and wait for its reply. Options: `timeout` (s), `sender`,
-        `content_type`, `no_reply`, `idempotency_key`. Cancelling the wait cancels the message."""
+        """Send to a CI (or a selector) and wait for its reply. Options: `timeout` (s), `sender`,
+        `content_type`, `no_reply`, `idempotency_key`, `idempotent` (it may go to another CI though
+        one may have had it), `conversation` (stays with the CI chosen first). Cancelling the wait
+        cancels the message."""
         params = dialect.send_params(target, body, options)
         patience = self._patience(options.get("timeout"), message=True)
         return dialect.reply_from(await self._call("send", params, patience))

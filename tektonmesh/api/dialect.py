@@ -28,9 +28,12 @@ CONNECTION_LOST = "The daemon closed the connection."
 BODY_SIZE_MAX = 258_048
 """Bytes in one body, as `core.types.NodeSettings` has it; written here again so that a client
 need not import the core."""
-SEND_OPTIONS = ("timeout", "sender", "token", "content_type", "no_reply", "idempotency_key")
+SEND_OPTIONS = (
+    *("timeout", "sender", "token", "content_type", "no_reply", "idempotency_key"),
+    *("idempotent", "conversation"),
+)
 REGISTER_OPTIONS = (
-    *("type", "endpoint", "format", "headers", "specialties", "capabilities", "share"),
+    *("type", "endpoint", "format", "headers", "specialties", "capabilities", "teams", "share"),
     *("description", "persist", "lease_s", "stream", "metadata", "token", "attach"),
     *("port", "message_endpoint", "message_format", "host", "protocol"),
 )
@@ -149,7 +152,8 @@ def attaches(params: Mapping[str, Any]) -> bool:
 def send_params(target: str, body: str | bytes, options: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of `send`: text as it is, other bytes as base64. Options: `timeout` (s),
     `sender` (a CI of this connection, or with its `token`), `content_type`, `no_reply`,
-    `idempotency_key`. Raises LocalError (`too_large`) for a body over the limit."""
+    `idempotency_key`, `idempotent`, `conversation`. Raises LocalError (`too_large`) for a body over
+    the limit."""
     shown = {"to": target} | shown_body(_fitting(body))
     renamed = {"timeout": "timeout_s", "sender": "from"}
     for option, value in options.items():
@@ -207,7 +211,9 @@ def bytes_of(shown: Mapping[str, Any], key: str = "body") -> bytes:
 class Reply:
     """The answer to a message. `data` is the exact body, `body` the same as text; `path` the
     names of all stacks from ours to the one that answered; `ms` the whole time; `hops` one
-    `{"stack", "dwell_ms"}` for each stack on the way."""
+    `{"stack", "dwell_ms"}` for each stack on the way. Of a message to a selector `tried` are those
+    that could not take it, `{"to", "code"}`; of one to a team there is no body, and `targets` has
+    a row for each member: `ok`, `to`, and the fields of its reply or `error`."""
 
     data: bytes
     content_type: str
@@ -217,6 +223,9 @@ class Reply:
     path: tuple[str, ...]
     ms: float
     hops: tuple[dict[str, Any], ...]
+    selector: str = ""
+    tried: tuple[dict[str, Any], ...] = ()
+    targets: tuple[dict[str, Any], ...] = ()
 
     @property
     def body(self) -> str:
@@ -224,15 +233,19 @@ class Reply:
 
     def as_dict(self) -> dict[str, Any]:
         """The object that `tektonmesh send --json` prints."""
-        return {
-            "id": self.id,
-            "to": self.to,
-            "from": self.sender,
+        whom = {"id": self.id, "to": self.to, "from": self.sender}
+        if self.targets:
+            answered = sum(1 for row in self.targets if row["ok"])
+            counts = {"answered": answered, "failed": len(self.targets) - answered}
+            return whom | {"ms": self.ms} | counts | {"targets": list(self.targets)}
+        chosen = {"selector": self.selector, "tried": list(self.tried)} if self.selector else {}
+        return whom | {
             **shown_body(self.data),
             "content_type": self.content_type,
             "path": list(self.path),
             "ms": self.ms,
             "hops": list(self.hops),
+            **chosen,
         }
 
 
@@ -247,6 +260,9 @@ def reply_from(result: Mapping[str, Any], before: bytes = b"") -> Reply:
         path=tuple(result.get("path", ())),
         ms=float(result.get("ms", 0.0)),
         hops=tuple(result.get("hops", ())),
+        selector=str(result.get("selector", "")),
+        tried=tuple(result.get("tried", ())),
+        targets=tuple(result.get("targets", ())),
     )
 
 

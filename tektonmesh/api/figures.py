@@ -35,7 +35,7 @@ class Figures:
             self.cross_stack.add(float(result["ms"]) / 1000.0)
         elif path:
             self.local += 1
-        state = "answered" if path else "accepted"
+        state = "answered" if path or "targets" in result else "accepted"
         self._keep(str(result["id"]), state, started, now)
 
     def failed(self, error: MeshError, now: float) -> None:

@@ -24,6 +24,8 @@ from tektonmesh.core import events as ev
 from tektonmesh.core import views
 from tektonmesh.core.ids import parse_id, show_id
 from tektonmesh.core.node import Node
+from tektonmesh.core.selectors import is_selector
+from tektonmesh.core.views_choices import choices
 from tektonmesh.core.views_explain import explain
 from tektonmesh.errors import LocalError, MeshError
 from tektonmesh.net.daemon import Daemon
@@ -160,12 +162,17 @@ class Operations:
         return explain(self._node_now(), stack)
 
     def route(self, params: Params) -> dict[str, Any]:
-        """`{"target"}`: the next hops that would be tried, and why others are not."""
-        return views.route(self.daemon.node, self._place(target_of(params, "target")))
+        """`{"target"}`: the next hops that would be tried, and why others are not; for a selector
+        the CIs that would be, and why others are not."""
+        target = target_of(params, "target")
+        if is_selector(target):
+            return choices(self._node_now(), target)
+        return views.route(self.daemon.node, self._place(target))
 
     def _place(self, target: str) -> str:
         """Ways lead to stacks as well as to CIs: a bare name that is no CI here is a stack."""
-        bare = "@" not in target and self.daemon.node.cis.get(target) is None
+        named = "@" in target or is_selector(target)
+        bare = not named and self.daemon.node.cis.get(target) is None
         return f"@{target}" if bare else target
 
     def message(self, params: Params) -> dict[str, Any]:
@@ -253,9 +260,10 @@ class Operations:
 
     async def send(self, params: Params, caller: Caller) -> dict[str, Any]:
         """`{"to", "body"|"body_b64", "content_type"?, "timeout_s"?, "from"?, "token"?, "no_reply"?,
-        "idempotency_key"?}`.
+        "idempotency_key"?, "idempotent"?, "conversation"?}`.
 
-        Returns the reply as `reply_of` shows it; `path` names every stack it went through.
+        Returns the reply as `reply_of` shows it; `path` names every stack it went through. `to`
+        may be a selector: of one that fits comes the reply, of a team a row for each member.
         """
         if params.get("idempotency_key") is not None:
             return await self._send_once(params, caller)
@@ -382,6 +390,11 @@ class Operations:
         options: dict[str, Any] = {}
         if validate.flag(params, "no_reply"):
             options["no_reply"] = True
+        if validate.flag(params, "idempotent"):
+            options["idempotent"] = True
+        conversation = validate.text(params, "conversation", default="", size_max=TARGET_SIZE_MAX)
+        if conversation:
+            options["conversation"] = conversation
         return lambda ticket: ev.SendMessage(
             ticket, target, body, content_type, sender, timeout_s, stream, options
         )

@@ -193,8 +193,8 @@ class Client:
     def register(self, name: str, **options: Any) -> dict[str, Any]:
         """Register a CI; without an endpoint this connection takes its messages (see `serve`).
 
-        Options: type, endpoint, format, headers, specialties, capabilities, share, description,
-        persist, lease_s, stream, metadata, token, attach.
+        Options: type, endpoint, format, headers, specialties, capabilities, teams, share,
+        description, persist, lease_s, stream, metadata, token, attach.
         """
         params = dialect.register_params(name, options)
         result = dict(self.call("register", **params))
@@ -214,7 +214,7 @@ class Client:
 
     def send(self, target: str, body: str | bytes, **options: Any) -> Reply:
         """Send to a CI and wait for its reply. Options: `timeout` (s), `sender`,
-        `content_type`, `no_reply`, `idempotency_key`."""
+        `content_type`, `no_reply`, `idempotency_key`, `idempotent`, `conversation`."""
         params = dialect.send_params(target, body, options)
         patience = self._patience(options.get("timeout"), message=True)
         return dialect.reply_from(self._call("send", params, patience))

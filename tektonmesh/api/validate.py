@@ -27,7 +27,7 @@ NAME_SIZE_MAX = 63
 WORDS_MAX = 32
 WORD_SIZE_MAX = 64
 WORDS_BYTES_MAX = 1200
-"""Specialties and capabilities together: a CI's record must stay under 2 KiB packed."""
+"""Specialties, capabilities and teams together: a CI's record must stay under 2 KiB packed."""
 DESCRIPTION_MAX = 300
 METADATA_BYTES_MAX = 16_384
 HEADERS_MAX = 20
@@ -40,7 +40,8 @@ _DIGITS = re.compile("[0-9]{1,5}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _STACK_FACTS = ("version", "ci_count", "specialties")
 _READ_KEYS = (
-    *("name", "type", "specialties", "capabilities", "share", "persist", "lease_s", "description"),
+    *("name", "type", "specialties", "capabilities", "teams", "share", "persist", "lease_s"),
+    "description",
     *("stream", "endpoint", "format", "headers", "metadata", "token", "attach"),
     *("port", "message_endpoint", "message_format", "host", "protocol"),
 )
@@ -77,8 +78,10 @@ def registration(
     whole_stack = kind in STACK_TYPES and "host" in given
     capabilities, facts = _capabilities(given.get("capabilities"))
     specialties = words("specialties", given.get("specialties", facts.get("specialties")))
-    if sum(len(word.encode()) + 2 for word in specialties + capabilities) > WORDS_BYTES_MAX:
-        raise field_error("capabilities", f"and 'specialties' exceed {WORDS_BYTES_MAX} bytes")
+    teams = words("teams", given.get("teams"))
+    if sum(len(word.encode()) + 2 for word in specialties + capabilities + teams) > WORDS_BYTES_MAX:
+        detail = f"and 'specialties' and 'teams' exceed {WORDS_BYTES_MAX} bytes together"
+        raise field_error("capabilities", detail)
     metadata = _metadata(given, facts)
     way = _Way(given, metadata, places)
     how = way.of_stack() if whole_stack else way.of_ci(attach)
@@ -87,6 +90,7 @@ def registration(
         "type": kind,
         "specialties": specialties,
         "capabilities": capabilities,
+        "teams": teams,
         "share": _share(given.get("share")),
         "persist": flag(given, "persist"),
         "lease_s": number(given, "lease_s", low=1.0, high=LEASE_MAX_S),

@@ -45,6 +45,7 @@ SENTENCES: dict[str, str] = {
     "message_done": "A message to {to_stack} {done} in {took}.",
     "name_taken": "{id} claims the name {name}, which {holder} holds.",
     "not_converged": "{stack} still differs after several repairs; `status` says by how much.",
+    "passed_on": "{ci} could not take a message to {selector} ({code}); the next one gets it.",
     "peer_admitted": "{name} is admitted ({id}).",
     "peer_evicted": "{name} is evicted ({id}).",
     "peer_pending": "{name} asks to be let in from {address}; `tektonmesh peers` lists it.",

@@ -7,6 +7,7 @@ repeats. What arrives from other stacks, and whether it was there before, is `ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from tektonmesh.core.dedup import Dedup, Taken
@@ -94,7 +95,8 @@ class Answering:
 
 
 class RemoteReplier(Waiting):
-    """The origin of one message, on another stack. `trace` is the way its newest copy took."""
+    """The origin of one message, on another stack. `trace` is the way its newest copy took,
+    `in_hand` says how many messages the CI has now (docs/design/choosing.md)."""
 
     __slots__ = (
         "_answering",
@@ -102,6 +104,7 @@ class RemoteReplier(Waiting):
         "_live",
         "_spoke",
         "_taken",
+        "in_hand",
         "msg_id",
         "out",
         "source",
@@ -122,6 +125,7 @@ class RemoteReplier(Waiting):
         self.source = source
         self.msg_id = msg_id
         self.trace = trace
+        self.in_hand: Callable[[], int] = lambda: 0
         self.out = StreamOut(live)
         self._answering = answering
         self._deadline = answering.env.after(left_s)
@@ -152,6 +156,7 @@ class RemoteReplier(Waiting):
         start = self.out.offset
         rest = self.out.take() + body
         reply = {"body": rest, "ct": content_type, "off": start, "tr": self.trace}
+        reply["ld"] = self.in_hand()
         within_s = self._left_s() + GRACE_S
         self._answering.posts.send(Kind.REPLY, self.source, self.msg_id, reply, within_s=within_s)
         self._close(Kind.REPLY, reply)
@@ -166,7 +171,7 @@ class RemoteReplier(Waiting):
     def receipt(self) -> None:
         """Say that the message is here and which way it came."""
         self._spoke = True
-        body = {"tr": self.trace}
+        body = {"tr": self.trace, "ld": self.in_hand()}
         answering = self._answering
         answering.say(Kind.RECEIPT, self.source, self.msg_id, body, ttl_s=self._left_s() + GRACE_S)
 

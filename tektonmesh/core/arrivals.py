@@ -8,6 +8,8 @@ nack, which no relay can forge. Handing out is `handouts`', the words of the ans
 
 from __future__ import annotations
 
+from functools import partial
+
 from tektonmesh.core.answering import GRACE_S, Answering, RemoteReplier
 from tektonmesh.core.cis import Cis
 from tektonmesh.core.dedup import Taken
@@ -53,7 +55,8 @@ class Arrivals:
     # --- requests --------------------------------------------------------------------------------
 
     def on_request(self, envelope: Envelope) -> str:
-        """A message for one of our CIs. Returns the code to release it with, if any."""
+        """A message for one of our CIs, with a body of its own or a shared one. Returns the code to
+        release it with, if any."""
         header = envelope.header
         try:
             body = self._sealer.open(envelope)
@@ -94,6 +97,7 @@ class Arrivals:
         replier = RemoteReplier(
             self._answering, source, msg_id, live=live, trace=envelope.trace, left_s=parcel.left_s
         )
+        replier.in_hand = partial(self._handouts.in_hand, ci)
         number = self._handouts.hand_out(ci, parcel, replier)
         taken = self._answering.dedup.add((source, msg_id), parcel.left_s)
         self._answering.dedup.deliver(taken, replier, number)

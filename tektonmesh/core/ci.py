@@ -24,6 +24,7 @@ _KEPT = (
     "type",
     "specialties",
     "capabilities",
+    "teams",
     "share",
     "persist",
     "lease_s",
@@ -121,7 +122,8 @@ class Ci:
 
     def record(self) -> dict[str, Any]:
         """What the mesh sees of it: the value of `ci/<key>`."""
-        return {word: self.spec[word] for word in _PUBLISHED} | {"state": self.state}
+        record = {word: self.spec[word] for word in _PUBLISHED} | {"state": self.state}
+        return record | {"teams": self.spec["teams"]} if self.spec["teams"] else record
 
     def row(self) -> dict[str, Any]:
         """What the disk keeps of it."""
@@ -143,6 +145,7 @@ def ci_of_row(row: Any) -> Ci | None:
     if not isinstance(row, dict) or not isinstance(row.get("spec"), dict):
         return None
     spec, ci_id, token_hash = row["spec"], row.get("id"), row.get("token")
+    spec.setdefault("teams", [])  # a row from before there were teams
     whole = all(word in spec for word in _KEPT) and isinstance(spec["how"], dict)
     if not whole or "kind" not in spec["how"]:
         return None

@@ -164,6 +164,7 @@ class Cis:
     def _make(self, command: RegisterCi, old: Ci | None, token: str) -> Ci:
         settings = self.env.settings
         spec = dict(command.spec)
+        spec["teams"] = list(spec.get("teams", ()))
         spec["share"] = spec["share"] or settings.share_default
         if spec["lease_s"] is None:
             spec["lease_s"] = settings.ci_lease_s

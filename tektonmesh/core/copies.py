@@ -89,7 +89,7 @@ class Copies:
                 pending.question.stack,
                 self._body(pending),
                 ttl_s=pending.deadline - self.env.now,
-                copy=Copy(pending.msg_id, pending.attempt, avoid),
+                copy=Copy(pending.msg_id, pending.attempt, avoid, pending.shared),
             )
             came_back = partial(self._came_back, pending, bool(avoid))
             sent = self._forwarding.send(envelope, came_back)
@@ -114,10 +114,10 @@ class Copies:
         body: dict[str, Any] = {
             "to": question.ci,
             "from": question.sender,
-            "ct": pending.content_type,
-            "body": pending.body,
             "left": max(1, int((pending.deadline - self.env.now) * 1000)),
         }
+        if pending.shared is None:
+            body |= {"ct": pending.content_type, "body": pending.body}
         if question.live:
             body["st"] = True
         if pending.one_way:

@@ -45,6 +45,7 @@ class Deliveries:
         )
         self._local: dict[int, tuple[int, Question]] = {}
         forwarding.receive(Kind.REQUEST, arrivals.on_request)
+        forwarding.receive(Kind.SHARED, arrivals.on_request)
         forwarding.receive(Kind.CANCEL, arrivals.on_cancel)
         forwarding.receive(Kind.RESEND, arrivals.on_resend)
 
@@ -87,11 +88,13 @@ class Deliveries:
         )
         if command.options.get("no_reply"):
             self._handouts.hand_out(ci, parcel, NoReplier())
+            self.outcomes.begun(question)
             self.outcomes.accepted(question)
             return
         ticket = command.ticket
         replier = LocalReplier(self.outcomes, question, lambda: self._local.pop(ticket, None))
         self._local[ticket] = (self._handouts.hand_out(ci, parcel, replier), question)
+        self.outcomes.begun(question)
 
     def cancel_local(self, ticket: int) -> bool:
         """Whether `ticket` waited for a local CI; it does not any more."""

@@ -82,6 +82,8 @@ class Kind(IntEnum):
     RESEND = 7
     TRACE = 8
     TRACE_REPLY = 9
+    SHARED = 10
+    """A request of which the body is shared with others (`core/spreading`)."""
 
 
 class Flags(IntFlag):
@@ -232,6 +234,27 @@ def parse(data: bytes) -> Envelope:
         data[mutable.trace_end : mutable.body_at],
         mutable.age_ms,
     )
+
+
+def join_parts(own: bytes, shared: bytes) -> bytes:
+    """The body of a SHARED envelope: the part that is sealed for one, and the part of all."""
+    assert len(own) <= 0xFFFF
+    return b"".join((len(own).to_bytes(2), own, shared))
+
+
+def parts_of(body: bytes) -> tuple[bytes, bytes]:
+    """Both parts of the body of a SHARED envelope. Raises RemoteError if it has none."""
+    at = 2 + int.from_bytes(body[:2])
+    if len(body) < at:
+        raise RemoteError("The parts of a shared message do not fit.")
+    return body[2:at], body[at:]
+
+
+def shared_at(data: bytes, mutable: Mutable) -> int:
+    """Where in a packed envelope the part begins that others may share; its end if there is none
+    (only the origin and the destination know whether the parts make sense)."""
+    at = mutable.body_at + 2 + int.from_bytes(data[mutable.body_at : mutable.body_at + 2])
+    return min(at, len(data))
 
 
 def trace_entry(short: bytes, dwell_ms: int) -> bytes:

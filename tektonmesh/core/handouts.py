@@ -67,6 +67,10 @@ class Handouts:
     def __len__(self) -> int:
         return len(self._open)
 
+    def in_hand(self, ci: Ci) -> int:
+        """How many messages a CI has open."""
+        return self._per_ci.get(ci.key, 0)
+
     def hand_out(self, ci: Ci, parcel: Parcel, replier: Replier) -> int:
         """Give `parcel` to `ci`; the number of the delivery.
 

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
+from tektonmesh.core.envelope import KIND_AT
+from tektonmesh.core.joining import SHARED, join
 from tektonmesh.core.messages import Forward, HopAck, Message, Released, Settled
 from tektonmesh.core.types import SHORT_ID_SIZE, LinkId, StackId, short_id
 
@@ -85,6 +87,7 @@ class Lane:
         "_acks_due",
         "_counts",
         "_heard",
+        "_shared",
         "acked",
         "answer_at",
         "kept",
@@ -115,6 +118,7 @@ class Lane:
         self.out: list[Message] = []
         self.settled: list[int] = []
         self._counts = [0, 0, 0, 0]
+        self._shared = 0
         self._heard = [0, 0, 0, 0]
         self._acks_due = [False, False, False, False]
 
@@ -128,6 +132,8 @@ class Lane:
         self.kept[seq] = kept
         self.unacked.append(seq)
         self.out.append(Forward(seq, packed))
+        if packed[KIND_AT] == SHARED:
+            self._shared += 1
 
     def release(self, seq: int, code: str, visited: tuple[bytes, ...]) -> None:
         self.out.append(Released(seq, code, visited))
@@ -142,8 +148,8 @@ class Lane:
             settled, self.settled = self.settled, []
             starts = range(0, len(settled), SETTLED_MAX)
             out += [Settled(tuple(settled[at : at + SETTLED_MAX])) for at in starts]
-        out += self.out
-        self.out = []
+        out += join(self.out) if self._shared > 1 else self.out
+        self.out, self._shared = [], 0
         return tuple(out)
 
     # --- receiving -------------------------------------------------------------------------------

@@ -198,6 +198,16 @@ class Released:
 
 
 @frozen
+class Spread:
+    """Several `Forward`s whose envelopes end in the same bytes: copy `i` has number `seqs[i]` and
+    is `heads[i] + shared` (`core/joining`)."""
+
+    seqs: tuple[int, ...]
+    heads: tuple[bytes, ...]
+    shared: bytes
+
+
+@frozen
 class Fetch:
     """Send me the piece at `offset` of the blob that is named by this hash. I do not look for one
     of over `size_max` bytes."""
@@ -244,6 +254,7 @@ Message = (
     | HopAck
     | Settled
     | Released
+    | Spread
     | Fetch
     | Piece
     | Lacking
@@ -269,8 +280,9 @@ SEND_CLASS: dict[type, int] = {
     Vector: 1,
     Proof: 1,
     Forward: 2,
+    Spread: 2,
     Fetch: 3,
     Piece: 3,
     Lacking: 3,
 }
-"""`Forward` takes the class in its envelope's header when that is given."""
+"""`Forward` and `Spread` take the class in their (first) envelope's header."""

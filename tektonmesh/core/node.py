@@ -13,6 +13,7 @@ from tektonmesh.core import events as ev
 from tektonmesh.core import messages as msg
 from tektonmesh.core.antientropy import AntiEntropy
 from tektonmesh.core.blobs import Blobs
+from tektonmesh.core.choosing import Choosing
 from tektonmesh.core.chronicle import Chronicle
 from tektonmesh.core.cis import Cis
 from tektonmesh.core.counts import UNCOUNTED
@@ -34,6 +35,7 @@ from tektonmesh.core.quotas import Quotas
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.requests import Requests
 from tektonmesh.core.sightings import Sightings
+from tektonmesh.core.spreading import Spreading
 from tektonmesh.core.strikes import HELD_OFF
 from tektonmesh.core.trust import Trust, Verdict
 from tektonmesh.core.types import (
@@ -101,6 +103,14 @@ class Node:
         self.deliveries = Deliveries(env, self.replica, self.names, self.cis, self.forwarding)
         self.requests = Requests(
             env, self.replica, self.names, self.graph, self.forwarding, self.deliveries
+        )
+        self.choosing = Choosing(
+            env,
+            replica=self.replica,
+            ways=(self.graph, self.paths),
+            cis=self.cis,
+            deliveries=self.deliveries,
+            requests=self.requests,
         )
         self.blobs = Blobs(env, self.replica, self.neighbours, saved)
         self.started = now
@@ -175,7 +185,7 @@ class Node:
             ev.DeregisterCi: self._command(self.cis.deregister),
             ev.Detached: self.cis.detached,
             ev.CiHealth: self.cis.health,
-            ev.SendMessage: self._command(self.requests.send),
+            ev.SendMessage: self._command(self.choosing.send),
             ev.CancelCommand: self._cancel,
             ev.TraceRoute: self._command(self.requests.trace),
             ev.PutBlob: self._command(self.blobs.put),
@@ -209,6 +219,7 @@ class Node:
             msg.HopAck: self.forwarding.on_hop_ack,
             msg.Settled: self.forwarding.on_settled,
             msg.Released: self.forwarding.on_released,
+            msg.Spread: Spreading(self.forwarding).on_spread,
             msg.Fetch: self.blobs.on_fetch,
             msg.Piece: self.blobs.on_piece,
             msg.Lacking: self.blobs.on_lacking,
@@ -359,7 +370,7 @@ class Node:
         return result
 
     def _cancel(self, event: ev.CancelCommand) -> None:
-        if not self.blobs.cancel(event.ticket):
+        if not (self.blobs.cancel(event.ticket) or self.choosing.cancel(event.ticket)):
             self.requests.cancel(event.ticket)
 
     def _leave(self, event: ev.Leave) -> None:
@@ -380,6 +391,7 @@ class Node:
         self.sightings.on_change(change)
         self.dialling.on_change(change)
         self.requests.on_change(change)
+        self.choosing.on_change(change)
         self.blobs.on_change(change, change.link)
         self.chronicle.on_change(change)
 

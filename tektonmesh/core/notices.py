@@ -40,6 +40,8 @@ KINDS: dict[str, str] = {
     "novelty_ignored": "Something of a later version was passed over; said at most every ten "
     "minutes.",
     "not_converged": "The replica of a peer still differs after several repairs.",
+    "passed_on": "A message to whoever fits a selector could not be taken by one CI (`ci`, `code`) "
+    "and went to the next.",
     "peer_admitted": "A peer was admitted by hand.",
     "peer_evicted": "A peer was evicted.",
     "peer_pending": "A peer that nobody admitted asks to be let in.",

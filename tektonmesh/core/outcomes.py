@@ -6,10 +6,13 @@ is decided by `requests` and `deliveries`.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol
 
+from tektonmesh.core.ci import key_of
 from tektonmesh.core.effects import Answer, AnswerChunk, AnswerFailed
 from tektonmesh.core.envelope import ENTRY_SIZE
+from tektonmesh.core.loads import Loads
 from tektonmesh.core.machine import Env
 from tektonmesh.core.names import Names
 from tektonmesh.core.traces import Traces
@@ -18,6 +21,15 @@ from tektonmesh.errors import MeshError
 
 COLLECT_MAX = 4 << 20
 """A reply that is not streamed may be this large; larger ones need a stream."""
+
+
+class Elsewhere(IntEnum):
+    """Whether a message that failed may be sent to somebody else: never; only if twice is as good
+    as once, since a copy may have got through; or because certainly none did."""
+
+    NEVER = 0
+    IF_IDEMPOTENT = 1
+    YES = 2
 
 
 class Question(NamedTuple):
@@ -33,13 +45,29 @@ class Question(NamedTuple):
     started: float
 
 
+class Taker(Protocol):
+    """One who hears first what becomes of a message, and may keep it from the caller."""
+
+    def answered(self, question: Question, result: dict[str, Any]) -> dict[str, Any] | None:
+        """The result that the caller gets; None if it gets none now."""
+        ...
+
+    def failed(
+        self, question: Question, error: MeshError, elsewhere: Elsewhere
+    ) -> MeshError | None:
+        """The error that the caller gets; None if it gets none now."""
+        ...
+
+
 class Outcomes:
-    """Answers the callers of one node."""
+    """Answers the callers of one node. `takers` are by ticket."""
 
     def __init__(self, env: Env, names: Names, traces: Traces) -> None:
         self.env = env
         self.sent = 0
         self.failed = 0
+        self.loads = Loads(env)
+        self.takers: dict[int, Taker] = {}
         self._names = names
         self._traces = traces
 
@@ -47,6 +75,14 @@ class Outcomes:
         """`numa@west`; the bare stack for a sender that is a person."""
         label = self._names.label(stack)
         return f"{name}@{label}" if name else label
+
+    def begun(self, question: Question) -> None:
+        """A message is on its way; exactly one of the three below follows."""
+        self.loads.begun((question.stack, key_of(question.ci)))
+
+    def told(self, question: Question, in_hand: int) -> None:
+        """The stack of the CI said how many messages that has in hand."""
+        self.loads.told((question.stack, key_of(question.ci)), in_hand)
 
     def chunk(self, question: Question, data: bytes) -> None:
         """The next bytes of a streamed reply."""
@@ -69,19 +105,37 @@ class Outcomes:
             "ms": self._ms(question),
             "hops": hops,
         }
-        self.env.emit(Answer(question.ticket, result))
+        self._answer(question, result)
         self._done(question, ok=True, hops=len(trace) // ENTRY_SIZE)
 
     def accepted(self, question: Question) -> None:
         """A message without a reply is at its destination stack."""
-        self.env.emit(Answer(question.ticket, {"id": question.msg_id.hex(), "accepted": True}))
+        to = self.address(question.ci, question.stack)
+        self._answer(question, {"id": question.msg_id.hex(), "to": to, "accepted": True})
         self._done(question, ok=True, hops=0)
 
-    def failed_with(self, question: Question, error: MeshError) -> None:
-        """The message failed for good."""
-        self.env.emit(AnswerFailed(question.ticket, error.as_dict()))
-        if error.code.name != "cancelled":
+    def failed_with(
+        self, question: Question, error: MeshError, elsewhere: Elsewhere = Elsewhere.NEVER
+    ) -> None:
+        """The message failed for good, where it was sent to."""
+        self.loads.ended((question.stack, key_of(question.ci)), 0.0, answered=False)
+        taker = self.takers.get(question.ticket)
+        told = error if taker is None else taker.failed(question, error, elsewhere)
+        if told is None:
+            return
+        self.env.emit(AnswerFailed(question.ticket, told.as_dict()))
+        if told.code.name != "cancelled":
             self._done(question, ok=False, hops=0)
+
+    def _answer(self, question: Question, result: dict[str, Any]) -> None:
+        answered = "body" in result
+        self.loads.ended(
+            (question.stack, key_of(question.ci)), self._ms(question), answered=answered
+        )
+        taker = self.takers.get(question.ticket)
+        told = result if taker is None else taker.answered(question, result)
+        if told is not None:
+            self.env.emit(Answer(question.ticket, told))
 
     def _done(self, question: Question, *, ok: bool, hops: int) -> None:
         self.sent += ok

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from tektonmesh.core.outcomes import Question
+from tektonmesh.core.sealing import Shared
 from tektonmesh.core.streams import StreamIn
 from tektonmesh.core.types import NodeSettings, StackId
 from tektonmesh.core.wheel import Waiting
@@ -24,7 +25,8 @@ class Pending(Waiting):
     `flying` counts the copies of which nothing was heard, `doubt` says that one of them may have
     got through unseen, `received` that the destination has it, by its own sealed word. `path` are
     the stacks its newest copy took, as far as known. `act_at` is when to ask or send again,
-    `route_until` how long to wait while no path exists (None while one does).
+    `route_until` how long to wait while no path exists (None while one does). `shared` is the body
+    if it goes to many.
     """
 
     __slots__ = (
@@ -47,6 +49,7 @@ class Pending(Waiting):
         "reply_type",
         "resealed",
         "route_until",
+        "shared",
         "stream",
         "window",
     )
@@ -78,6 +81,7 @@ class Pending(Waiting):
         self.busy = False
         self.received = False
         self.resealed = False
+        self.shared: Shared | None = None
         self.stream = StreamIn()
         self.collected: list[bytes] = []
         self.collected_size = 0

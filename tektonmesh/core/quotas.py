@@ -206,6 +206,6 @@ _CHARGES: dict[type, Callable[[Quotas, LinkId, StackId, Any], bool]] = {
     msg.Proof: Quotas._charge_proof,
 }
 UNCHARGED = (
-    *(msg.Forward, msg.HopAck, msg.Settled, msg.Released),
+    *(msg.Forward, msg.HopAck, msg.Settled, msg.Released, msg.Spread),
     *(msg.Fetch, msg.Piece, msg.Lacking),
 )

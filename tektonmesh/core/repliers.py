@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tektonmesh.core.outcomes import COLLECT_MAX, Outcomes, Question
+from tektonmesh.core.outcomes import COLLECT_MAX, Elsewhere, Outcomes, Question
 from tektonmesh.errors import DeliveryError
 
 CERTAIN = ("not_found", "ci_offline", "busy", "refused")
@@ -60,4 +60,9 @@ class LocalReplier:
     def failed(self, code: str, detail: str) -> None:
         self._over()
         error = DeliveryError(detail, code=code, outcome=outcome_of(code))
-        self._outcomes.failed_with(self._question, error)
+        self._outcomes.failed_with(self._question, error, self._elsewhere(error.outcome))
+
+    def _elsewhere(self, outcome: str) -> Elsewhere:
+        if self._size:
+            return Elsewhere.NEVER  # the caller has seen a part of the answer
+        return Elsewhere.YES if outcome == "released" else Elsewhere.IF_IDEMPOTENT

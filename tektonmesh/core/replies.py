@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tektonmesh.core.requests import Requests
 
 OFFSET_MAX = 1 << 62
+IN_HAND_MAX = 100_000
+"""A stack that says more of a CI only keeps messages away from it."""
 
 
 class Replies:
@@ -45,6 +47,7 @@ class Replies:
         opened = self._open(envelope)
         if opened is not None:
             pending, body = opened
+            self._outcomes.told(pending.question, number_of(body, "ld", IN_HAND_MAX))
             self._copies.has_receipt(pending, self._way(pending, bytes_of(body, "tr")))
         return ""
 
@@ -63,6 +66,7 @@ class Replies:
             pending, body = opened
             pending.reply_type = text_of(body, "ct")
             pending.reply_trace = bytes_of(body, "tr")
+            self._outcomes.told(pending.question, number_of(body, "ld", IN_HAND_MAX))
             offset = number_of(body, "off", OFFSET_MAX)
             fresh = pending.stream.finish(offset, bytes_of(body, "body"))
             if pending.stream.complete:

@@ -18,7 +18,7 @@ from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
 from tektonmesh.core.machine import Env
 from tektonmesh.core.names import Names
-from tektonmesh.core.outcomes import Question
+from tektonmesh.core.outcomes import Elsewhere, Question
 from tektonmesh.core.pending import Pending, Window
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.replies import Replies
@@ -155,10 +155,12 @@ class Requests:
             one_way=bool(command.options.get("no_reply")),
             window=window,
         )
+        pending.shared = command.options.get("shared")
         may_go = window.enter(pending)
         self._windows[stack] = window
         self._open[pending.msg_id] = pending
         self._tickets[command.ticket] = pending
+        self._outcomes.begun(question)
         if may_go:
             self.copies.begin(pending)
         else:
@@ -219,7 +221,7 @@ class Requests:
         """It failed for good; `outcome` is that of the destination if it said one."""
         error = DeliveryError(detail, code=code, outcome=outcome or pending.outcome)
         self.close(pending)
-        self._outcomes.failed_with(pending.question, error)
+        self._outcomes.failed_with(pending.question, error, _elsewhere(pending, outcome))
 
     def give_up(self, pending: Pending, code: str, detail: str) -> None:
         """It fails by this end's will, so the destination may stop as well."""
@@ -240,3 +242,12 @@ class Requests:
             del self._windows[stack]
         for freed in following if not self._leaving else ():
             self.copies.begin(freed)
+
+
+def _elsewhere(pending: Pending, said: str) -> Elsewhere:
+    """Whether another CI may have the message, `said` being the outcome by the destination's own
+    sealed word. A relay's word is not enough: it could deliver and say that it did not."""
+    if pending.question.live and pending.stream.next:
+        return Elsewhere.NEVER  # the caller has seen a part of the answer
+    sure = said == "released" or pending.attempt == 0
+    return Elsewhere.YES if sure else Elsewhere.IF_IDEMPOTENT

@@ -7,14 +7,18 @@ source in the header is the stack that sealed it. It decides nothing about deliv
 
 Bodies, by kind (docs/design/forwarding.md):
     REQUEST  to, from (CI names), ct, body, left (ms to answer in), st (stream), nr (no reply)
-    REPLY    body, ct, off (where `body` begins in the whole reply), tr (trace of the request)
-    CHUNK    data, off            RECEIPT  tr             CANCEL   nothing
+    REPLY    body, ct, off (where `body` begins in the whole reply), tr (trace of the request),
+             ld (messages that the CI has in hand)
+    CHUNK    data, off            RECEIPT  tr, ld         CANCEL   nothing
     NACK     code, detail, out (outcome), and for `unknown_key` id, pk (the newest prekey)
     RESEND   off                  TRACE_REPLY  tr, rep (reports of the hops)
+    SHARED   as REQUEST, with k and h (key and hash of the shared part) for body and ct; then the
+             shared part: body, ct, locked with that key
 """
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from tektonmesh.core.envelope import (
@@ -23,6 +27,8 @@ from tektonmesh.core.envelope import (
     Header,
     Kind,
     SendClass,
+    join_parts,
+    parts_of,
 )
 from tektonmesh.core.keydoc import KeyDoc
 from tektonmesh.core.machine import Env
@@ -35,6 +41,7 @@ Body = dict[str, Any]
 
 CLASS_OF: dict[Kind, SendClass] = {
     Kind.REQUEST: SendClass.NORMAL,
+    Kind.SHARED: SendClass.NORMAL,
     Kind.REPLY: SendClass.NORMAL,
     Kind.CHUNK: SendClass.NORMAL,
     Kind.RECEIPT: SendClass.CONTROL,
@@ -53,12 +60,25 @@ KEYS_MAX = 4096
 """Keys of other stacks kept ready; looking them up anew is not dear."""
 
 
+class Shared(NamedTuple):
+    """What all copies of one multicast have in common: the `group` it is known by, and the body,
+    locked. `digest` is the hash of `locked`: the members share the key, so the lock alone would let
+    one of them put another text in."""
+
+    group: bytes
+    key: bytes
+    digest: bytes
+    locked: bytes
+
+
 class Copy(NamedTuple):
-    """Which copy of which message an envelope is, and the short ids (packed) it should avoid."""
+    """Which copy of which message an envelope is, the short ids (packed) it should avoid, and what
+    it shares with others (a request without `body` and `ct` of its own then)."""
 
     msg_id: bytes
     attempt: int = 0
     avoid: bytes = b""
+    shared: Shared | None = None
 
 
 class Sealer:
@@ -93,9 +113,14 @@ class Sealer:
         Raises DeliveryError (unreachable) while the destination's keys are not known here.
         """
         key = self._key_of(to)
-        plain = self.env.codec.pack(body)
         if copy is None:
             copy = Copy(self.new_id())
+        shared = copy.shared
+        if shared is not None:
+            assert kind == Kind.REQUEST and reply_to == NO_ID
+            kind, reply_to = Kind.SHARED, shared.group
+            body = body | {"k": shared.key, "h": shared.digest}
+        plain = self.env.codec.pack(body)
         header = Header(
             kind=kind,
             msg_id=copy.msg_id,
@@ -103,7 +128,7 @@ class Sealer:
             destination=to,
             created_ms=self.now_ms(),
             ttl_ms=min(max(int(ttl_s * 1000), TTL_MIN_MS), TTL_MAX_MS),
-            size=len(plain),
+            size=len(plain) + (len(shared.locked) if shared is not None else 0),
             key_id=key.key_id,
             reply_to=reply_to,
             attempt=min(copy.attempt, 0xFFFF),
@@ -114,7 +139,15 @@ class Sealer:
             sealed = self.env.crypto.seal(key, head, plain)
         except RemoteError as error:
             raise DeliveryError(f"The keys of the stack are of no use: {error.detail}") from None
+        if shared is not None:
+            sealed = join_parts(sealed, shared.locked)
         return Envelope(header, head, sealed, avoid=copy.avoid)
+
+    def share(self, group: bytes, body: bytes, content_type: str) -> Shared:
+        """Lock a body for many. Raises LocalError if it cannot be packed."""
+        key = self.env.chance.randbytes(32)
+        locked = self.env.crypto.lock(key, self.env.codec.pack({"body": body, "ct": content_type}))
+        return Shared(group, key, blake2b(locked, digest_size=32).digest(), locked)
 
     def open(self, envelope: Envelope) -> Body:
         """The body, proved to come from the header's source.
@@ -125,10 +158,18 @@ class Sealer:
         held = self._replica.owners.get(envelope.header.source)
         if held is None:
             raise RemoteError("The envelope is from a stack that is not known here.")
-        header = envelope.header
-        plain = self.env.crypto.open(
-            held.keydoc.box_pk, header.key_id, envelope.head, envelope.body
-        )
+        header, sealed, locked = envelope.header, envelope.body, b""
+        if header.kind == Kind.SHARED:
+            sealed, locked = parts_of(sealed)
+        plain = self.env.crypto.open(held.keydoc.box_pk, header.key_id, envelope.head, sealed)
+        body = self._map(plain)
+        if header.kind == Kind.SHARED:
+            if blake2b(locked, digest_size=32).digest() != body.get("h"):
+                raise RemoteError("The shared part of the message is not the one it names.")
+            body |= self._map(self.env.crypto.unlock(bytes_of(body, "k"), locked))
+        return body
+
+    def _map(self, plain: bytes) -> Body:
         body = self.env.codec.unpack(plain)
         if not isinstance(body, dict):
             raise RemoteError("The body of the envelope is not a map.")

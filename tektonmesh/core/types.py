@@ -133,6 +133,14 @@ class Crypto(Protocol):
 
     def seal(self, to: SealKey, aad: bytes, plaintext: bytes) -> bytes: ...
 
+    def lock(self, key: bytes, plaintext: bytes) -> bytes:
+        """Encrypt with a key of 32 bytes that encrypts nothing else."""
+        ...
+
+    def unlock(self, key: bytes, locked: bytes) -> bytes:
+        """What was locked. Raises RemoteError if it was not, with that key."""
+        ...
+
     def open(self, sender_static: bytes, key_id: bytes, aad: bytes, sealed: bytes) -> bytes:
         """The plaintext. Raises RemoteError if it was not sealed so, by that sender, with that
         `aad`; LocalError with code `not_found` if `key_id` is not one of ours."""

@@ -15,7 +15,7 @@ import trio
 
 from tektonmesh.core.envelope import CLASS_AT
 from tektonmesh.core.frozen import frozen
-from tektonmesh.core.messages import SEND_CLASS, Bye, Forward, Message
+from tektonmesh.core.messages import SEND_CLASS, Bye, Forward, Message, Spread
 from tektonmesh.core.types import Identity, StackId
 from tektonmesh.errors import LocalError, RemoteError
 from tektonmesh.net.addresses import join_address, split_address
@@ -318,6 +318,8 @@ class Link:
         for message in messages:
             if type(message) is Forward:
                 send_class = min(message.envelope[CLASS_AT], _CLASS_LAST)
+            elif type(message) is Spread:
+                send_class = min(message.heads[0][CLASS_AT], _CLASS_LAST)
             else:
                 send_class = SEND_CLASS[type(message)]
             push(KIND[type(message)], send_class, encode_message(message))

@@ -66,6 +66,8 @@ class WorldCrypto:
         self.prekey = keys.prekey
         self.seal = keys.seal
         self.open = keys.open
+        self.lock = keys.lock
+        self.unlock = keys.unlock
 
     def verify(self, public: bytes, context: bytes, data: bytes, sig: bytes) -> bool:
         question = (public, context, data, sig)

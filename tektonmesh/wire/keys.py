@@ -23,7 +23,7 @@ from tektonmesh.core.ids import stack_id_of
 from tektonmesh.core.types import SealKey, StackId
 from tektonmesh.errors import LocalError
 from tektonmesh.wire import limits
-from tektonmesh.wire.seal import Opener, Sealer, hkdf_sha256
+from tektonmesh.wire.seal import Opener, Sealer, hkdf_sha256, lock, unlock
 
 SEED_SIZE = 32
 SIGNATURE_SIZE = 64
@@ -129,6 +129,12 @@ class Keys:
 
     def seal(self, to: SealKey, aad: bytes, plaintext: bytes) -> bytes:
         return self._sealer.seal(to, aad, plaintext)
+
+    def lock(self, key: bytes, plaintext: bytes) -> bytes:
+        return lock(key, plaintext)
+
+    def unlock(self, key: bytes, locked: bytes) -> bytes:
+        return unlock(key, locked)
 
     def open(self, sender_static: bytes, key_id: bytes, aad: bytes, sealed: bytes) -> bytes:
         prekey = self._prekeys.get(key_id)

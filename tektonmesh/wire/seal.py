@@ -26,10 +26,12 @@ from tektonmesh.wire import limits
 SEAL_VERSION = 1
 NONCE_SIZE = 12
 TAG_SIZE = 16
+KEY_SIZE = 32
 SEAL_OVERHEAD = 1 + 32 + NONCE_SIZE + TAG_SIZE
 """How much longer a sealed body is than the body."""
 
 _CONTEXT = b"tektonmesh-seal-v1\0"
+_LOCK_CONTEXT = b"tektonmesh-lock-v1\0"
 _NOT_SEALED_SO = "The body was not sealed so by that sender for this stack."
 
 
@@ -133,6 +135,21 @@ class Opener:
             agree(prekey_private, ephemeral) + agree(prekey_private, sender),
             ephemeral + sender + self._static + prekey,
         )
+
+
+def lock(key: bytes, plaintext: bytes) -> bytes:
+    """ChaCha20-Poly1305 with a key that is used once, so the nonce may be constant."""
+    return ChaCha20Poly1305(key).encrypt(bytes(NONCE_SIZE), plaintext, _LOCK_CONTEXT)
+
+
+def unlock(key: bytes, locked: bytes) -> bytes:
+    """What `lock` was given. Raises RemoteError for anything else, a key of a wrong size too."""
+    if len(key) != KEY_SIZE or len(locked) < TAG_SIZE:
+        raise RemoteError("The shared body or its key is cut short.")
+    try:
+        return ChaCha20Poly1305(key).decrypt(bytes(NONCE_SIZE), locked, _LOCK_CONTEXT)
+    except InvalidTag:
+        raise RemoteError("The shared body was not locked with that key.") from None
 
 
 def _derive(secrets: bytes, publics: bytes) -> ChaCha20Poly1305:

@@ -1,5 +1,6 @@
 """A CI as its author would write it, with the standard library alone: it registers over the Unix
-socket and answers every message. `echo_ci.py SOCKET NAME [--prefix TEXT] [--tokens N]`."""
+socket and answers every message. `echo_ci.py SOCKET NAME [--prefix TEXT] [--tokens N]
+[--specialty X] [--team X]`."""
 
 import argparse
 import json
@@ -13,6 +14,8 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--prefix", default="")
     parser.add_argument("--tokens", type=int, default=0)
+    parser.add_argument("--specialty", action="append", default=[])
+    parser.add_argument("--team", action="append", default=[])
     options = parser.parse_args()
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(options.socket)
@@ -22,7 +25,9 @@ def main() -> None:
     def say(message: dict) -> None:
         connection.sendall(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
 
-    say({"id": 0, "method": "register", "params": {"name": options.name, "type": "echo"}})
+    words = {"specialties": options.specialty, "teams": options.team}
+    said = {"name": options.name, "type": "echo"} | words
+    say({"id": 0, "method": "register", "params": said})
     answer = json.loads(lines.readline())
     assert answer["result"]["success"], answer
     sys.stdout.write("registered\n")

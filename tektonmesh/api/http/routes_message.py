@@ -21,7 +21,7 @@ UNNAMED, FOREIGN = "someone", "external"
 """What stands for a CI or a stack that the seed's entry was not told."""
 _UNSAID = ("", "application/x-www-form-urlencoded")
 """What `curl -d` says of any body; nobody means it."""
-_OWN_KEYS = ("from", "timeout_s", "content_type", "no_reply")
+_OWN_KEYS = ("from", "timeout_s", "content_type", "no_reply", "idempotent", "conversation")
 
 
 async def message(call: Call) -> Any:
@@ -71,8 +71,11 @@ async def _message_params(call: Call) -> dict[str, Any]:
     query = call.query
     if "timeout_s" in query:
         params["timeout_s"] = seconds("timeout_s", query["timeout_s"])
-    if "from" in query:
-        params["from"] = query["from"]
+    for key in ("from", "conversation"):
+        if key in query:
+            params[key] = query[key]
+    if "idempotent" in query:
+        params["idempotent"] = query["idempotent"] in ("", "1", "true")
     kind = call.header("content-type").partition(";")[0].strip().lower()
     given = await call.json() if kind in (*_UNSAID, JSON) and body[:1] == b"{" else None
     if given is not None and "message" in given:
@@ -107,7 +110,10 @@ def _shown(reply: dict[str, Any]) -> dict[str, Any]:
     """The reply as Tekton's callers read it: its body is `response`, and it is `from` the CI that
     answered (the socket's words describe the message instead)."""
     names = {"body": "response", "body_b64": "response_b64", "to": "from", "from": "to"}
-    return {names.get(key, key): value for key, value in reply.items()}
+    shown = {names.get(key, key): value for key, value in reply.items()}
+    if "targets" in shown:
+        shown["targets"] = [_shown(row) for row in shown["targets"]]
+    return shown
 
 
 async def _stream(call: Call, params: dict[str, Any]) -> AsyncGenerator[bytes, None]:
@@ -143,11 +149,17 @@ ROUTES = (
         "POST",
         "/api/message/{target}",
         message,
-        "Send to a CI and wait for its reply. `Accept: text/event-stream` streams it,"
+        "Send to a CI, or a selector such as `specialty:vision`, and wait for its reply."
+        " `Accept: text/event-stream` streams it,"
         " `Prefer: respond-async` only waits until the message is taken over (202).",
         answer="Reply",
         body="Message",
-        query={"timeout_s": "How long to wait, in seconds.", "from": "The local CI that sends."},
+        query={
+            "timeout_s": "How long to wait, in seconds.",
+            "from": "The local CI that sends.",
+            "conversation": "With a selector: later messages with the same word go to the same CI.",
+            "idempotent": "With a selector: it may go to another CI though one may have had it.",
+        },
         errors=_FAILURES,
     ),
     Route(

@@ -83,6 +83,7 @@ SCHEMAS: dict[str, Schema] = {
         message_format=_text("The seed's form of `format`; unknown ones are kept."),
         specialties=_WORDS,
         capabilities={"oneOf": [_WORDS, _ANY, _list(_ANY)]},
+        teams=_WORDS,
         share=_text("Who sees it; by default what the settings say.", enum=list(SHARES)),
         description=_text(),
         persist=_BOOL | {"description": "No heartbeat is expected; kept over restarts."},
@@ -215,6 +216,8 @@ SCHEMAS: dict[str, Schema] = {
         **{"from": _text("The local CI that sends.")},
         timeout_s=_number(),
         content_type=_text(),
+        idempotent=_BOOL | {"description": "As in the query."},
+        conversation=_text("As in the query."),
     ),
     "FederatedMessage": _object(
         "message target",
@@ -234,6 +237,12 @@ SCHEMAS: dict[str, Schema] = {
         path=_list(),
         ms=_number(),
         hops=_list(_HOP),
+        selector=_text("The selector it was sent to, if any."),
+        tried=_list(_object(to=_text(), code=_text())),
+        targets=_list(
+            _object(ok=_BOOL, **{"from": _text()}, response=_text(), id=_text(), error=_ANY)
+        )
+        | {"description": "Of a team: each member's reply or error."},
     ),
     "MessageHistory": _object(
         "id state transitions",
@@ -248,7 +257,9 @@ SCHEMAS: dict[str, Schema] = {
         state=_text(),
         path=_list(),
         candidates=_list(_ANY),
-        rejected=_list(_object(stack=_text(), why=_text())),
+        rejected=_list(_object(stack=_text(), to=_text(), why=_text())),
+        selector=_text("Of a selector: then candidates and rejected are CIs."),
+        sends_to=_text("", enum=["one", "all"]),
     ),
     "Trace": _object(
         path=_list(),

@@ -26,6 +26,10 @@ def description_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Something it can do (repeatable).",
         ),
         click.option(
+            "--team", "teams", multiple=True, metavar="X",
+            help="A team whose messages it gets (repeatable).",
+        ),
+        click.option(
             "--share", type=click.Choice(SHARES), help="Who may see it; the settings say otherwise."
         ),
         click.option("--description", default="", help="One sentence for those who look for it."),
@@ -39,6 +43,7 @@ def description_params(
     type_: str | None,
     specialties: tuple[str, ...],
     capabilities: tuple[str, ...],
+    teams: tuple[str, ...],
     share: str | None,
     description: str,
 ) -> dict[str, Any]:
@@ -47,6 +52,7 @@ def description_params(
         "type": type_,
         "specialties": list(specialties),
         "capabilities": list(capabilities),
+        "teams": list(teams),
         "share": share,
         "description": description,
     }

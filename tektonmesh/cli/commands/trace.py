@@ -19,7 +19,7 @@ def command(where: Where, target: str, dry_run: bool, timeout: float) -> None:
     """Show each hop to TARGET (a stack or a CI) with its round trip and queue.
 
     With --dry-run nothing is sent; it shows which next hops there are, which were rejected and
-    why.
+    why. For a selector it shows the CIs that fit instead.
     """
     with where.client() as client:
         if dry_run:
@@ -42,6 +42,9 @@ def _show_route(where: Where, route: dict[str, Any]) -> None:
     if where.json:
         emit_json(route)
         return
+    if "selector" in route:
+        _show_choices(route)
+        return
     path = " > ".join(route.get("path") or []) or "none"
     print(safe_text(f"path: {path}"))
     candidates = [
@@ -49,3 +52,12 @@ def _show_route(where: Where, route: dict[str, Any]) -> None:
     ]
     rejected = [(hop["stack"], "rejected", hop.get("why")) for hop in route.get("rejected", [])]
     table(("next hop", "is", "cost or reason"), [*candidates, *rejected], empty="No link is up.")
+
+
+def _show_choices(found: dict[str, Any]) -> None:
+    """Who would get a message to a selector, best first, and who would not."""
+    fitting = [
+        (one["to"], "candidate", milliseconds(one.get("score_ms"))) for one in found["candidates"]
+    ]
+    rejected = [(one["to"], "rejected", one["why"]) for one in found["rejected"]]
+    table(("CI", "is", "score or reason"), [*fitting, *rejected], empty="No CI fits.")

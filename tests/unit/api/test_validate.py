@@ -42,6 +42,7 @@ def test_a_bare_name_is_enough() -> None:
         "type": "ci",
         "specialties": [],
         "capabilities": [],
+        "teams": [],
         "share": None,
         "persist": False,
         "lease_s": None,

@@ -15,7 +15,7 @@ def make_kept(since: float = 1000.0) -> Kept:
 def test_each_class_is_numbered_by_itself_from_one() -> None:
     lane = make_lane()
     for send_class in (2, 2, 0, 2):
-        lane.forward(make_kept(), b"x", send_class)
+        lane.forward(make_kept(), b"packed", send_class)
     seqs = [message.seq for message in lane.take() if isinstance(message, Forward)]
     assert [(seq >> 2, seq & 3) for seq in seqs] == [(1, 2), (2, 2), (1, 0), (3, 2)]
 
@@ -41,7 +41,7 @@ def test_one_acknowledgement_covers_a_batch_of_one_class() -> None:
 
 def test_answers_leave_before_what_follows_from_them() -> None:
     lane = make_lane()
-    lane.forward(make_kept(), b"x", 2)
+    lane.forward(make_kept(), b"packed", 2)
     lane.release(9, "no_path", ())
     lane.settled.append(7)
     kinds = [type(message) for message in lane.take()]
@@ -59,7 +59,7 @@ def test_the_oldest_unacknowledged_envelope_skips_what_was_answered() -> None:
     lane = make_lane()
     kept = [make_kept(1000.0 + n) for n in range(4)]
     for one in kept:
-        lane.forward(one, b"x", 2)
+        lane.forward(one, b"packed", 2)
     lane.on_ack(1 << 2 | 2)
     del lane.kept[2 << 2 | 2]
     assert lane.oldest_unacked() == (3 << 2 | 2, kept[2])
@@ -69,7 +69,7 @@ def test_the_oldest_unacknowledged_envelope_skips_what_was_answered() -> None:
 def test_an_acknowledgement_never_goes_back() -> None:
     lane = make_lane()
     for _ in range(2):
-        lane.forward(make_kept(), b"x", 2)
+        lane.forward(make_kept(), b"packed", 2)
     lane.on_ack(2 << 2 | 2)
     lane.on_ack(1 << 2 | 2)
     assert lane.oldest_unacked() is None

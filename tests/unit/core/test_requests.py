@@ -307,7 +307,7 @@ def test_a_one_way_message_is_accepted_once_its_destination_has_it() -> None:
     ticket = a.send("echo@b", no_reply=True)
     network.run(0.1)
     result = a.result(ticket)
-    assert result == {"id": b.deliveries()[0].msg_id.hex(), "accepted": True}
+    assert result == {"id": b.deliveries()[0].msg_id.hex(), "to": "echo@b", "accepted": True}
     seen = kinds(network)
     b.chunk(b.deliveries()[0], b"nobody")
     b.reply(b.deliveries()[0], b"listens")

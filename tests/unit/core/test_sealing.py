@@ -1,6 +1,6 @@
 import pytest
 
-from tektonmesh.core.envelope import Kind
+from tektonmesh.core.envelope import Envelope, Kind, join_parts, parts_of
 from tektonmesh.core.sealing import Copy, bytes_of, number_of, text_of
 from tektonmesh.core.types import SealKey
 from tektonmesh.errors import DeliveryError, LocalError, RemoteError
@@ -121,3 +121,42 @@ def test_fields_of_a_strangers_body_are_read_with_bounds() -> None:
         0,
         0,
     ]
+
+
+# --- a body that many share ----------------------------------------------------------------------
+
+
+def shared_copy() -> tuple[Network, Envelope]:
+    network, a, b = pair()
+    sealer = a.node.deliveries.sealer
+    shared = sealer.share(bytes([7]) * 16, b"all hands", "text/plain")
+    copy = Copy(bytes(16), shared=shared)
+    return network, sealer.seal(Kind.REQUEST, b.id, {"to": "numa"}, ttl_s=5.0, copy=copy)
+
+
+def test_a_shared_body_is_opened_with_what_is_sealed_for_one() -> None:
+    network, envelope = shared_copy()
+    assert (envelope.header.kind, envelope.header.reply_to) == (Kind.SHARED, bytes([7]) * 16)
+    assert b"all hands" not in envelope.body
+    body = network["b"].node.deliveries.sealer.open(envelope)
+    assert (body["to"], body["body"], body["ct"]) == ("numa", b"all hands", "text/plain")
+
+
+@pytest.mark.parametrize("at", [0, 2, 50, -1])
+def test_a_changed_bit_of_either_part_is_noticed(at: int) -> None:
+    network, envelope = shared_copy()
+    changed = bytearray(envelope.body)
+    changed[at] ^= 1
+    with pytest.raises(RemoteError):
+        network["b"].node.deliveries.sealer.open(envelope._replace(body=bytes(changed)))
+
+
+def test_a_member_cannot_put_another_text_into_the_copies_of_others() -> None:
+    """All members know the key; the hash that is sealed for each tells what was locked with it."""
+    network, envelope = shared_copy()
+    b = network["b"].node.deliveries.sealer
+    key = b.open(envelope)["k"]
+    own, _locked = parts_of(envelope.body)
+    forged = b.env.crypto.lock(key, b.env.codec.pack({"body": b"stand down", "ct": ""}))
+    with pytest.raises(RemoteError, match="not the one it names"):
+        b.open(envelope._replace(body=join_parts(own, forged)))

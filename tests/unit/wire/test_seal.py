@@ -154,3 +154,15 @@ def test_the_derivation_is_hkdf_of_rfc_5869() -> None:
     """Test case 1 of the RFC's appendix, cut to the one block that is used here."""
     made = hkdf_sha256(b"\x0b" * 22, bytes(range(13)), bytes(range(0xF0, 0xFA)))
     assert made.hex() == "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf"
+
+
+# --- the lock that many share --------------------------------------------------------------------
+
+
+def test_what_was_locked_is_unlocked_by_its_key_alone() -> None:
+    key, other = bytes(range(32)), bytes(32)
+    locked = ALICE.lock(key, b"for all")
+    assert b"for all" not in locked and BOB.unlock(key, locked) == b"for all"
+    for wrong_key, data in ((other, locked), (key, locked[:-1]), (key, b""), (b"short", locked)):
+        with pytest.raises(RemoteError):
+            BOB.unlock(wrong_key, data)
