@@ -147,13 +147,13 @@ def test_a_conversation_moves_on_when_its_ci_is_gone() -> None:
 
 
 def test_a_word_that_nobody_has_is_not_found() -> None:
-    network, a, _ = star(1)
+    _network, a, _ = star(1)
     error = a.error(a.send("specialty:poetry"))
     assert error["code"] == "not_found" and "specialty:poetry" in error["detail"]
 
 
 def test_a_selector_that_is_none_is_a_bad_request() -> None:
-    network, a, _ = star(1)
+    _network, a, _ = star(1)
     assert a.error(a.send("colour:red"))["code"] == "bad_request"
 
 
@@ -166,7 +166,7 @@ def test_ones_that_are_all_offline_are_offline() -> None:
 
 
 def test_ones_on_stacks_that_cannot_be_reached_are_unreachable() -> None:
-    network, a, eyes = star(2)
+    network, a, _eyes = star(2)
     network.cut("a", "b")
     network.cut("a", "c")
     network.run(5.0)
