@@ -60,6 +60,8 @@ class Member:
         self.slept_s = 0.0
         self.asleep = False
         self.on_deliver: Callable[[fx.Deliver], None] | None = None
+        self.reads = True
+        """Whether callers here read their streamed replies at once."""
         self._ticket = 0
         self.node = Node(
             identity,
@@ -292,6 +294,8 @@ class Network:
                     self.cut(member.name, far[0])
             elif isinstance(effect, fx.Deliver) and member.on_deliver is not None:
                 member.on_deliver(effect)
+            elif isinstance(effect, fx.AnswerChunk) and member.reads:
+                self._post(member.name, ev.ChunksTaken(effect.ticket, len(effect.data)), 0.0)
 
     def _transmit(self, member: Member, effect: fx.Send) -> None:
         far = self._ends.get((member.name, effect.link))

@@ -18,8 +18,9 @@ from tektonmesh.net.rounds import ROUND_BYTES, Rounds
 from tektonmesh.wire.jsonrpc import LineReader
 
 READ_SIZE = 65_536
-BACKLOG_HIGH = 1 << 20
-"""Bytes waiting to be read by the other side, beyond which streams and notices pause."""
+BACKLOG_HIGH = 64 << 10
+"""Bytes waiting to be read by the other side, beyond which streams and notices pause; the kernel
+holds a few hundred KiB besides. A thousand readers that are stuck must not fill the memory."""
 BACKLOG_MAX = 32 << 20
 """Beyond it the connection is closed: somebody who asks and does not read gets no more memory."""
 WRITE_SIZE = 262_144
@@ -93,7 +94,8 @@ class LineSocket:
     async def room(self) -> None:
         """Wait until the other side has read most of what was sent to it."""
         while self.backlog > BACKLOG_HIGH and not self._broken:
-            self._room = self._room or trio.Event()
+            if self._room is None:
+                self._room = trio.Event()
             await self._room.wait()
 
     def break_off(self) -> None:

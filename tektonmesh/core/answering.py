@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from tektonmesh.core.credits import UNLIMITED, WINDOW_MIN
 from tektonmesh.core.dedup import Dedup, Taken
 from tektonmesh.core.envelope import Kind
 from tektonmesh.core.forwarding import Forwarding
@@ -32,6 +33,10 @@ earlier, but its envelope may have waited on the way."""
 
 NACK_WITHIN_S = 10.0
 
+WAITING_MAX = 64 << 20
+"""Bytes of all replies that wait for their readers or may be asked for again; beyond it those with
+more than the smallest window fail as they grow."""
+
 
 class Answering:
     """What all answers of a node share: the ways out, and the clock for receipts and chunks."""
@@ -44,6 +49,7 @@ class Answering:
         self.dedup = dedup
         self._sealer = sealer
         self._forwarding = forwarding
+        self.waiting = 0
         # Tokens of a stream wait for this wheel, so its slots are short.
         self.wheel: Wheel[RemoteReplier] = Wheel(
             env, "answers", lambda replier: replier.wake_up(), slot_s=0.005
@@ -101,9 +107,11 @@ class RemoteReplier(Waiting):
     __slots__ = (
         "_answering",
         "_deadline",
+        "_final_type",
         "_live",
         "_spoke",
         "_taken",
+        "_waiting",
         "in_hand",
         "msg_id",
         "out",
@@ -132,6 +140,8 @@ class RemoteReplier(Waiting):
         self._live = live
         self._spoke = False
         self._taken: Taken | None = None
+        self._final_type: str | None = None
+        self._waiting = 0
 
     def start(self, taken: Taken) -> None:
         """The message is in the CI's hands and remembered as `taken`."""
@@ -143,16 +153,26 @@ class RemoteReplier(Waiting):
     def chunk(self, data: bytes) -> None:
         self._check_room()
         self._send_pieces(self.out.push(data))
-        if self._live and self.out.held:
+        self._note_waiting()
+        if self._live and self.out.held and self.out.offset < self.out.credit:
             self._answering.wheel.arm(self, self._answering.env.after(FLUSH_S))
 
     def done(self, body: bytes, content_type: str) -> None:
         self._check_room()
-        size_max = self._answering.env.settings.body_size_max
-        if self.out.held + len(body) > size_max:
-            self._send_pieces(self.out.push(body))
-            self._send_pieces(self.out.flush())
+        out, size = self.out, self.out.held + len(body)
+        if size > self._answering.env.settings.body_size_max or out.offset + size > out.credit:
+            self._send_pieces(out.push(body))
+            self._send_pieces(out.flush())
             body = b""
+        if out.may_end:
+            self._finish(body, content_type)
+            return
+        # The CI has said all; the rest leaves as the caller reads, or not at all.
+        self._final_type = content_type
+        self._note_waiting()
+        self._answering.wheel.arm(self, self._deadline)
+
+    def _finish(self, body: bytes, content_type: str) -> None:
         start = self.out.offset
         rest = self.out.take() + body
         reply = {"body": rest, "ct": content_type, "off": start, "tr": self.trace}
@@ -162,6 +182,7 @@ class RemoteReplier(Waiting):
         self._close(Kind.REPLY, reply)
 
     def failed(self, code: str, detail: str) -> None:
+        self._final_type = None
         begun = self.out.offset > 0
         nack = self._answering.nack(self.source, self.msg_id, code, detail, begun=begun)
         self._close(Kind.NACK, nack)
@@ -181,12 +202,26 @@ class RemoteReplier(Waiting):
         if pieces is not None and not self.out.is_crowded:
             self._send_pieces(pieces)
 
+    def grant(self, credit: int, have: int) -> None:
+        """The origin has everything before `have` and takes what comes before `credit`."""
+        out = self.out
+        out.credit = max(out.credit, credit) if out.credit < UNLIMITED else UNLIMITED
+        out.forget(have)
+        self._send_pieces(out.flush())
+        if self._final_type is not None and out.may_end:
+            self._finish(b"", self._final_type)
+        else:
+            self._note_waiting()
+
     def abandon(self) -> None:
         """The origin does not want the answer any more."""
         self._answering.wheel.disarm(self)
+        self._note_waiting(over=True)
 
     def wake_up(self) -> None:
-        if self._live and self.out.held:
+        if self._final_type is not None:
+            self.failed("timeout", "The reply was not read before the deadline.")
+        elif self._live and self.out.held and self.out.offset < self.out.credit:
             self._send_pieces(self.out.flush())
         elif not self._spoke:
             self.receipt()
@@ -196,8 +231,17 @@ class RemoteReplier(Waiting):
         ttl_s = self._left_s() + GRACE_S
         self._answering.send_pieces(self.out, pieces, self.source, self.msg_id, ttl_s=ttl_s)
 
+    def _note_waiting(self, *, over: bool = False) -> None:
+        """Bring the sum of what is kept for readers up to date."""
+        held = 0 if over else self.out.size
+        self._answering.waiting += held - self._waiting
+        self._waiting = held
+        assert self._answering.waiting >= 0
+
     def _check_room(self) -> None:
-        if self.out.is_crowded:
+        waits = self.out.size > WINDOW_MIN
+        too_many = waits and self._answering.waiting > WAITING_MAX
+        if self.out.is_crowded or too_many:
             raise DeliveryError("The reply is written faster than it can be sent.", code="busy")
 
     def _left_s(self) -> float:
@@ -205,5 +249,6 @@ class RemoteReplier(Waiting):
 
     def _close(self, kind: Kind, body: Body) -> None:
         self._answering.wheel.disarm(self)
+        self._note_waiting(over=True)
         assert self._taken is not None, "a message is remembered before its CI can answer"
         self._answering.dedup.answer(self._taken, kind, body, self.out)

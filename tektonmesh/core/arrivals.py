@@ -97,6 +97,8 @@ class Arrivals:
         replier = RemoteReplier(
             self._answering, source, msg_id, live=live, trace=envelope.trace, left_s=parcel.left_s
         )
+        if "cr" in body:
+            replier.out.credit = number_of(body, "cr", OFFSET_MAX)
         replier.in_hand = partial(self._handouts.in_hand, ci)
         number = self._handouts.hand_out(ci, parcel, replier)
         taken = self._answering.dedup.add((source, msg_id), parcel.left_s)
@@ -188,12 +190,24 @@ class Arrivals:
             self._answering.nack(source, msg_id, "ci_failed", detail)
         elif taken.asker is not None:
             taken.asker.resend(offset)
+            if "cr" in body:
+                taken.asker.grant(number_of(body, "cr", OFFSET_MAX), offset)
         else:
             out = taken.stream
             if out is not None and not out.is_crowded:
                 pieces = out.since(offset) or []
                 self._answering.send_pieces(out, pieces, source, msg_id, ttl_s=GRACE_S)
             self._answer_again(source, msg_id, taken)
+        return ""
+
+    def on_credit(self, envelope: Envelope) -> str:
+        """The origin takes more of a streamed reply."""
+        body = self._opened(envelope)
+        if body is not None:
+            taken = self._answering.dedup.get((envelope.header.source, envelope.header.reply_to))
+            if taken is not None and taken.asker is not None:
+                credit, have = (number_of(body, key, OFFSET_MAX) for key in ("cr", "off"))
+                taken.asker.grant(credit, have)
         return ""
 
     def _opened(self, envelope: Envelope) -> Body | None:

@@ -46,6 +46,8 @@ class Waiters(Protocol):
 
     def accepted(self, pending: Pending) -> None: ...
 
+    def received(self, pending: Pending) -> None: ...
+
     def fail(self, pending: Pending, code: str, detail: str) -> None: ...
 
 
@@ -120,6 +122,8 @@ class Copies:
             body |= {"ct": pending.content_type, "body": pending.body}
         if question.live:
             body["st"] = True
+        if pending.grant is not None:
+            body["cr"] = pending.grant.limit
         if pending.one_way:
             body["nr"] = True
         return body
@@ -171,6 +175,7 @@ class Copies:
             pending.received = True
             pending.pause_s = POLL_S
             self._plan(pending)
+            self._waiters.received(pending)
 
     def has_gap(self, pending: Pending) -> None:
         """Later parts of the reply are here and earlier ones are not."""
@@ -237,6 +242,8 @@ class Copies:
     def _ask_for_rest(self, pending: Pending) -> None:
         stack = pending.question.stack
         body = {"off": pending.stream.next}
+        if pending.grant is not None:
+            body["cr"] = pending.grant.limit
         left_s = pending.deadline - self.env.now
         try:
             envelope = self._sealer.seal(

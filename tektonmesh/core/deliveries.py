@@ -12,7 +12,7 @@ from tektonmesh.core.ci import Ci
 from tektonmesh.core.cis import Cis
 from tektonmesh.core.dedup import Dedup
 from tektonmesh.core.envelope import Kind
-from tektonmesh.core.events import ReplyChunk, ReplyDone, ReplyFailed, SendMessage
+from tektonmesh.core.events import ChunksTaken, ReplyChunk, ReplyDone, ReplyFailed, SendMessage
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.handouts import Handouts, Parcel
 from tektonmesh.core.machine import Env
@@ -39,20 +39,26 @@ class Deliveries:
         self.outcomes = Outcomes(env, names, self.traces)
         self._cis = cis
         self._handouts = Handouts(env)
-        answering = Answering(env, self.sealer, self.posts, forwarding, Dedup(env))
+        self._answering = Answering(env, self.sealer, self.posts, forwarding, Dedup(env))
         arrivals = Arrivals(
-            env, names, cis, sealer=self.sealer, answering=answering, handouts=self._handouts
+            env, names, cis, sealer=self.sealer, answering=self._answering, handouts=self._handouts
         )
-        self._local: dict[int, tuple[int, Question]] = {}
+        self._local: dict[int, tuple[int, Question, LocalReplier]] = {}
         forwarding.receive(Kind.REQUEST, arrivals.on_request)
         forwarding.receive(Kind.SHARED, arrivals.on_request)
         forwarding.receive(Kind.CANCEL, arrivals.on_cancel)
         forwarding.receive(Kind.RESEND, arrivals.on_resend)
+        forwarding.receive(Kind.CREDIT, arrivals.on_credit)
 
     @property
     def open(self) -> int:
         """How many messages are in the hands of local CIs."""
         return len(self._handouts)
+
+    @property
+    def kept_for_readers(self) -> int:
+        """Bytes of replies that wait for readers on other stacks, or may be asked for again."""
+        return self._answering.waiting
 
     # --- local callers ---------------------------------------------------------------------------
 
@@ -93,7 +99,7 @@ class Deliveries:
             return
         ticket = command.ticket
         replier = LocalReplier(self.outcomes, question, lambda: self._local.pop(ticket, None))
-        self._local[ticket] = (self._handouts.hand_out(ci, parcel, replier), question)
+        self._local[ticket] = (self._handouts.hand_out(ci, parcel, replier), question, replier)
         self.outcomes.begun(question)
 
     def cancel_local(self, ticket: int) -> bool:
@@ -101,11 +107,17 @@ class Deliveries:
         held = self._local.pop(ticket, None)
         if held is None:
             return False
-        number, question = held
+        number, question, _replier = held
         self._handouts.withdraw(number, "cancelled")
         error = DeliveryError("The message was cancelled.", code="cancelled")
         self.outcomes.failed_with(question, error)
         return True
+
+    def chunks_taken_local(self, event: ChunksTaken) -> None:
+        """The caller of a local CI reads on; unknown tickets are ignored."""
+        held = self._local.get(event.ticket)
+        if held is not None:
+            held[2].taken(event.size)
 
     # --- what the CIs say ------------------------------------------------------------------------
 

@@ -83,7 +83,8 @@ class Kind(IntEnum):
     TRACE = 8
     TRACE_REPLY = 9
     SHARED = 10
-    """A request of which the body is shared with others (`core/spreading`)."""
+    """A request of which the body is shared with others (`core/joining`)."""
+    CREDIT = 11
 
 
 class Flags(IntFlag):

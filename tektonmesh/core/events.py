@@ -172,6 +172,14 @@ class SendMessage:
 
 
 @frozen
+class ChunksTaken:
+    """The caller of `ticket` has read so many more bytes of its `AnswerChunk`s."""
+
+    ticket: int
+    size: int
+
+
+@frozen
 class CancelCommand:
     """Nobody waits for `ticket` any more. Its answer, if one comes, is `cancelled`."""
 
@@ -273,6 +281,7 @@ Event = (
     | Detached
     | CiHealth
     | SendMessage
+    | ChunksTaken
     | CancelCommand
     | TraceRoute
     | PutBlob

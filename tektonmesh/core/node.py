@@ -186,6 +186,7 @@ class Node:
             ev.Detached: self.cis.detached,
             ev.CiHealth: self.cis.health,
             ev.SendMessage: self._command(self.choosing.send),
+            ev.ChunksTaken: self.requests.chunks_taken,
             ev.CancelCommand: self._cancel,
             ev.TraceRoute: self._command(self.requests.trace),
             ev.PutBlob: self._command(self.blobs.put),

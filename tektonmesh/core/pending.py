@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from tektonmesh.core.credits import Grant
 from tektonmesh.core.outcomes import Question
 from tektonmesh.core.sealing import Shared
 from tektonmesh.core.streams import StreamIn
@@ -26,7 +27,7 @@ class Pending(Waiting):
     got through unseen, `received` that the destination has it, by its own sealed word. `path` are
     the stacks its newest copy took, as far as known. `act_at` is when to ask or send again,
     `route_until` how long to wait while no path exists (None while one does). `shared` is the body
-    if it goes to many.
+    if it goes to many, `grant` how much of a streamed reply may come.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Pending(Waiting):
         "deadline",
         "doubt",
         "flying",
+        "grant",
         "one_way",
         "path",
         "pause_s",
@@ -82,6 +84,7 @@ class Pending(Waiting):
         self.received = False
         self.resealed = False
         self.shared: Shared | None = None
+        self.grant: Grant | None = None
         self.stream = StreamIn()
         self.collected: list[bytes] = []
         self.collected_size = 0
@@ -103,19 +106,27 @@ class Pending(Waiting):
         return "released" if certain else "indeterminate"
 
 
+RECEIVED_MAX = 8192
+"""Messages that one destination has and has not answered. A guess: a thousand stalled streams and
+as many slow CIs as anybody runs."""
+
+
 class Window:
-    """What is open towards one destination, and what waits for room, both bounded."""
+    """What is open towards one destination, what it has received and not answered, and what waits
+    for room; all bounded. What it has takes no room from others: a slow CI or a caller that does
+    not read must not keep messages to the rest of its stack from leaving."""
 
     def __init__(self, settings: NodeSettings) -> None:
         self._messages_max = settings.window_messages
         self._bytes_max = settings.window_bytes
         self._open: dict[bytes, Pending] = {}
         self._open_bytes = 0
+        self._received: dict[bytes, Pending] = {}
         self._waiting: deque[Pending] = deque()
         self._waiting_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._open) + len(self._waiting)
+        return len(self._open) + len(self._received) + len(self._waiting)
 
     def enter(self, pending: Pending) -> bool:
         """Whether it may be sent now; else it waits. Raises DeliveryError `busy` if as much waits
@@ -123,7 +134,7 @@ class Window:
         if not self._waiting and self._has_room(pending):
             self._take(pending)
             return True
-        full = len(self._waiting) >= self._messages_max
+        full = len(self._waiting) >= self._messages_max or len(self._received) >= RECEIVED_MAX
         if full or self._waiting_bytes + pending.size > self._bytes_max:
             raise DeliveryError("Too many messages wait for this stack.", code="busy")
         self._waiting.append(pending)
@@ -134,10 +145,21 @@ class Window:
         """It is over; those that may be sent now in its place, in order."""
         if self._open.pop(pending.msg_id, None) is not None:
             self._open_bytes -= pending.size
-        else:
+        elif self._received.pop(pending.msg_id, None) is None:
             self._waiting.remove(pending)
             self._waiting_bytes -= pending.size
         assert self._open_bytes >= 0 and self._waiting_bytes >= 0
+        return self._started()
+
+    def received(self, pending: Pending) -> list[Pending]:
+        """The destination has it; those that may be sent now in its place, in order."""
+        if self._open.pop(pending.msg_id, None) is None:
+            return []
+        self._open_bytes -= pending.size
+        self._received[pending.msg_id] = pending
+        return self._started()
+
+    def _started(self) -> list[Pending]:
         started = []
         while self._waiting and self._has_room(self._waiting[0]):
             following = self._waiting.popleft()
@@ -147,10 +169,13 @@ class Window:
         return started
 
     def is_open(self, pending: Pending) -> bool:
-        return pending.msg_id in self._open
+        """Whether it had its turn: it was sent, and possibly received."""
+        return pending.msg_id in self._open or pending.msg_id in self._received
 
     def _has_room(self, pending: Pending) -> bool:
         """A single message always fits, so that none is too large for ever."""
+        if len(self._received) >= RECEIVED_MAX:
+            return False
         if not self._open:
             return True
         fits = self._open_bytes + pending.size <= self._bytes_max

@@ -56,8 +56,11 @@ class Replies:
         if opened is not None:
             pending, body = opened
             self._copies.has_receipt(pending, ())
-            offset = number_of(body, "off", OFFSET_MAX)
-            self._take(pending, pending.stream.accept(offset, bytes_of(body, "data")))
+            offset, data = number_of(body, "off", OFFSET_MAX), bytes_of(body, "data")
+            if self._is_allowed(pending, offset + len(data)):
+                self._take(pending, pending.stream.accept(offset, data))
+                if pending.grant is not None and pending.grant.is_behind(pending.stream.next):
+                    self._requests.tell_credit(pending)
         return ""
 
     def _on_reply(self, envelope: Envelope) -> str:
@@ -67,8 +70,10 @@ class Replies:
             pending.reply_type = text_of(body, "ct")
             pending.reply_trace = bytes_of(body, "tr")
             self._outcomes.told(pending.question, number_of(body, "ld", IN_HAND_MAX))
-            offset = number_of(body, "off", OFFSET_MAX)
-            fresh = pending.stream.finish(offset, bytes_of(body, "body"))
+            offset, data = number_of(body, "off", OFFSET_MAX), bytes_of(body, "body")
+            if not self._is_allowed(pending, offset + len(data)):
+                return ""
+            fresh = pending.stream.finish(offset, data)
             if pending.stream.complete:
                 pending.received = True  # and nothing is left to be planned
             else:
@@ -122,6 +127,14 @@ class Replies:
             self._too_large(pending)
         elif pending.stream.has_gap:
             self._copies.has_gap(pending)
+
+    def _is_allowed(self, pending: Pending, end: int) -> bool:
+        """Whether credit was given up to `end`; a stream that goes beyond it is given up."""
+        if pending.grant is None or pending.grant.covers(end):
+            return True
+        detail = "The stack of the CI sent more of the reply than it was allowed to."
+        self._requests.give_up(pending, "protocol", detail)
+        return False
 
     def _too_large(self, pending: Pending) -> None:
         detail = "The reply is too large to be collected; ask for a stream."

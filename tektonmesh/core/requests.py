@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from tektonmesh.core.copies import Copies
+from tektonmesh.core.credits import Credits
 from tektonmesh.core.deliveries import Deliveries
 from tektonmesh.core.envelope import Kind
-from tektonmesh.core.events import SendMessage, TraceRoute
+from tektonmesh.core.events import ChunksTaken, SendMessage, TraceRoute
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
 from tektonmesh.core.machine import Env
@@ -55,6 +56,7 @@ class Requests:
         self._tickets: dict[int, Pending] = {}
         self._windows: dict[StackId, Window] = {}
         self._leaving = False
+        self._credits = Credits(env)
         self.copies = Copies(env, self, graph, forwarding, self._sealer)
         self._tracing = Tracing(env, names, forwarding, deliveries)
         self._replies = Replies(env, self, forwarding, deliveries)
@@ -113,6 +115,25 @@ class Requests:
             return
         self.give_up(pending, "cancelled", "The message was cancelled.")
 
+    def chunks_taken(self, event: ChunksTaken) -> None:
+        """The caller reads on: its CI may say more."""
+        pending = self._tickets.get(event.ticket)
+        if pending is None:
+            self._deliveries.chunks_taken_local(event)
+            return
+        rtt_s = self._forwarding.round_trip_s(pending.question.stack)
+        if pending.grant and self._credits.taken(pending.grant, event.size, rtt_s):
+            self.tell_credit(pending)
+
+    def tell_credit(self, pending: Pending) -> None:
+        """Say how far the reply of `pending` may go and how much of it is here."""
+        grant, within_s = pending.grant, pending.deadline - self.env.now
+        if grant is not None and within_s > 0:
+            grant.have = pending.stream.next
+            body = {"off": grant.have, "cr": grant.limit}
+            stack, posts = pending.question.stack, self._deliveries.posts
+            posts.send(Kind.CREDIT, stack, pending.msg_id, body, within_s=within_s)
+
     def trace(self, command: TraceRoute) -> dict[str, Any] | None:
         """Trace the way to a stack; the answer follows unless it is this one.
 
@@ -156,7 +177,12 @@ class Requests:
             window=window,
         )
         pending.shared = command.options.get("shared")
-        may_go = window.enter(pending)
+        pending.grant = self._credits.open() if question.live else None
+        try:
+            may_go = window.enter(pending)
+        except DeliveryError:
+            self._no_more_chunks(pending)
+            raise
         self._windows[stack] = window
         self._open[pending.msg_id] = pending
         self._tickets[command.ticket] = pending
@@ -211,6 +237,11 @@ class Requests:
         self.close(pending)
         self._outcomes.accepted(pending.question)
 
+    def received(self, pending: Pending) -> None:
+        """Its destination has it: its place in the window is free for the next."""
+        for freed in pending.window.received(pending):
+            self.copies.begin(freed)
+
     def answer(self, pending: Pending, body: bytes) -> None:
         """The reply is complete; `body` is what of it was not streamed."""
         self.close(pending)
@@ -232,16 +263,22 @@ class Requests:
         self.fail(pending, code, detail)
 
     def close(self, pending: Pending) -> None:
-        """It is over: its place in the window is free for the next."""
+        """It is over, and so is its place in the window."""
         assert self._open[pending.msg_id] is pending, "a message ends once"
         del self._open[pending.msg_id], self._tickets[pending.question.ticket]
         self.copies.drop(pending)
+        self._no_more_chunks(pending)
         stack = pending.question.stack
         following = pending.window.leave(pending)
         if not len(pending.window):
             del self._windows[stack]
         for freed in following if not self._leaving else ():
             self.copies.begin(freed)
+
+    def _no_more_chunks(self, pending: Pending) -> None:
+        if pending.grant is not None:
+            self._credits.close(pending.grant)
+            pending.grant = None
 
 
 def _elsewhere(pending: Pending, said: str) -> Elsewhere:

@@ -6,12 +6,14 @@ document, the receiver's prekey in its `stack/self` record), so what it opens is
 source in the header is the stack that sealed it. It decides nothing about delivery.
 
 Bodies, by kind (docs/design/forwarding.md):
-    REQUEST  to, from (CI names), ct, body, left (ms to answer in), st (stream), nr (no reply)
+    REQUEST  to, from (CI names), ct, body, left (ms to answer in), st (stream), nr (no reply),
+             cr (with st: up to which byte of the reply may be sent)
     REPLY    body, ct, off (where `body` begins in the whole reply), tr (trace of the request),
              ld (messages that the CI has in hand)
     CHUNK    data, off            RECEIPT  tr, ld         CANCEL   nothing
     NACK     code, detail, out (outcome), and for `unknown_key` id, pk (the newest prekey)
-    RESEND   off                  TRACE_REPLY  tr, rep (reports of the hops)
+    RESEND   off, cr              CREDIT   off (what is there), cr
+    TRACE_REPLY  tr, rep (reports of the hops)
     SHARED   as REQUEST, with k and h (key and hash of the shared part) for body and ct; then the
              shared part: body, ct, locked with that key
 """
@@ -48,6 +50,7 @@ CLASS_OF: dict[Kind, SendClass] = {
     Kind.NACK: SendClass.CONTROL,
     Kind.CANCEL: SendClass.CONTROL,
     Kind.RESEND: SendClass.CONTROL,
+    Kind.CREDIT: SendClass.CONTROL,
     Kind.TRACE: SendClass.INTERACTIVE,
     Kind.TRACE_REPLY: SendClass.INTERACTIVE,
 }

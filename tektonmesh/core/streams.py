@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from tektonmesh.core.credits import UNLIMITED, WINDOW_MAX
+
 FLUSH_S = 0.015
 """Tokens that follow one another this quickly share an envelope (docs/design/forwarding.md)."""
 
@@ -20,11 +22,12 @@ BULK_PIECE_SIZE = 32 * 1024
 """When nobody watches the reply grow, larger pieces cost less. Two frames of a link."""
 
 REPLAY_SIZE = 256 * 1024
-"""Kept per stream at its source to fill gaps."""
+"""Kept to fill gaps at the source of a reply that is collected. Of one that is streamed all is kept
+that may be missing, which its credit bounds."""
 
 UNSETTLED_MAX = 4 << 20
-"""Of one reply on its way. A CI that writes faster than the mesh takes it away would fill this
-stack's memory, and at 32 MiB cost the link that all others share."""
+"""Of one reply, waiting or on its way. A CI that writes faster than the mesh takes it away would
+fill this stack's memory, and at 32 MiB cost the link that all others share."""
 
 EARLY_SIZE = 256 * 1024
 """Kept per stream at its end while a gap before it is open; as much as can be replayed."""
@@ -36,15 +39,19 @@ class StreamOut:
     """A reply as its destination stack (where the CI is) cuts it up.
 
     With `live` the first piece leaves at once and later ones when `PIECE_SIZE` is reached or
-    `FLUSH_S` is over; otherwise pieces leave at `BULK_PIECE_SIZE`. `unsettled` counts the bytes
-    that were sent and of whose fate nothing is known.
+    `FLUSH_S` is over; otherwise pieces leave at `BULK_PIECE_SIZE`. Nothing leaves beyond `credit`,
+    an offset. `unsettled` counts the bytes that were sent and of whose fate nothing is known.
     """
 
-    __slots__ = ("_held", "_held_size", "_live", "_replay", "_replay_size", "offset", "unsettled")
+    __slots__ = (
+        *("_held", "_held_size", "_live", "_replay", "_replay_size"),
+        *("credit", "offset", "unsettled"),
+    )
 
     def __init__(self, live: bool) -> None:
         self.offset = 0
         self.unsettled = 0
+        self.credit = UNLIMITED
         self._live = live
         self._held: list[bytes] = []
         self._held_size = 0
@@ -57,9 +64,19 @@ class StreamOut:
         return self._held_size
 
     @property
+    def size(self) -> int:
+        """Bytes that are kept, sent or not."""
+        return self._held_size + self._replay_size
+
+    @property
     def is_crowded(self) -> bool:
-        """Whether so much is on its way that nothing may be added."""
-        return self.unsettled > UNSETTLED_MAX
+        """Whether so much waits or is on its way that nothing may be added."""
+        return self.unsettled + self._held_size > UNSETTLED_MAX
+
+    @property
+    def may_end(self) -> bool:
+        """Whether all that is held may leave now."""
+        return self.offset + self._held_size <= self.credit
 
     def settled(self, size: int, _code: str) -> None:
         """A piece of `size` bytes is not on its way any more, however that ended."""
@@ -72,14 +89,21 @@ class StreamOut:
             return []
         self._held.append(data)
         self._held_size += len(data)
+        if self.offset >= self.credit:
+            return []
         limit = PIECE_SIZE if self._live else BULK_PIECE_SIZE
         if self._held_size >= limit or (self._live and self.offset == 0):
             return self.flush()
         return []
 
     def flush(self) -> list[Piece]:
-        """All that is held, as pieces that leave now."""
+        """All that is held and may leave, as pieces that leave now."""
         data = self.take()
+        if self.offset > self.credit:
+            back = min(self.offset - self.credit, len(data))
+            self._held, self._held_size = [data[len(data) - back :]], back
+            data = data[: len(data) - back]
+            self.offset -= back
         start = self.offset - len(data)
         assert start >= 0
         pieces = []
@@ -97,6 +121,12 @@ class StreamOut:
         self.offset += len(data)
         return data
 
+    def forget(self, offset: int) -> None:
+        """The origin has everything before `offset`: it need not be kept."""
+        replay = self._replay
+        while replay and replay[0][0] + len(replay[0][1]) <= offset:
+            self._replay_size -= len(replay.popleft()[1])
+
     def since(self, offset: int) -> list[Piece] | None:
         """The pieces that were sent from `offset` on; None if some of them are not kept."""
         if self._replay and self._replay[0][0] > offset:
@@ -110,7 +140,8 @@ class StreamOut:
     def _remember(self, piece: Piece) -> None:
         self._replay.append(piece)
         self._replay_size += len(piece[1])
-        while self._replay_size > REPLAY_SIZE:
+        limit = REPLAY_SIZE if self.credit == UNLIMITED else WINDOW_MAX
+        while self._replay_size > limit:
             self._replay_size -= len(self._replay.popleft()[1])
 
 

@@ -56,6 +56,7 @@ def status(node: Node) -> dict[str, Any]:
             "forwarding_bytes": node.forwarding.queued_bytes,
             "requests": node.requests.pending,
             "deliveries": node.deliveries.open,
+            "reply_bytes": node.deliveries.kept_for_readers,
             "blobs_lacking": node.blobs.lacking,
         },
         "share_default": env.settings.share_default,

@@ -17,13 +17,12 @@ import trio
 
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
-from tektonmesh.errors import DeliveryError, MeshError, error_from
+from tektonmesh.errors import MeshError, error_from
 
 _LOG = logging.getLogger(__name__)
 
-CHUNKS_SIZE_MAX = 4 << 20
-"""Bytes of a streamed reply that wait for a slow reader; beyond it the reply is given up, since
-the core cannot hold back a CI that talks faster than its listener."""
+TAKEN_STEP = 16 << 10
+"""Bytes after which the core is told that the caller reads: a quarter of the smallest window."""
 
 Make = Callable[[int], ev.Event]
 Heard = Callable[[dict[str, Any] | None, MeshError | None], None]
@@ -35,7 +34,7 @@ class _Waiter:
 
     def __init__(self) -> None:
         self.chunks: deque[bytes] = deque()
-        self.size = 0
+        self.taken = 0
         self.result: dict[str, Any] | None = None
         self.error: MeshError | None = None
         self._news = trio.Event()
@@ -92,12 +91,6 @@ class Asks:
         if waiter is None or waiter.done:
             return
         waiter.chunks.append(effect.data)
-        waiter.size += len(effect.data)
-        if waiter.size > CHUNKS_SIZE_MAX:
-            waiter.error = DeliveryError(
-                "The reply came faster than it was read.", code="busy", outcome="indeterminate"
-            )
-            self._inject(ev.CancelCommand(effect.ticket))
         waiter.wake()
 
     def stop(self, error: MeshError) -> None:
@@ -131,7 +124,7 @@ class Asks:
     async def ask(self, make: Make) -> dict[str, Any]:
         """Inject `make(ticket)` and wait for its answer. Raises MeshError as the core said it.
         Whoever is cancelled here cancels the command."""
-        async with self._waiting(make) as waiter:
+        async with self._waiting(make) as (_ticket, waiter):
             while not waiter.done:
                 await waiter.news()
             return _outcome(waiter)
@@ -140,22 +133,43 @@ class Asks:
     async def stream(self, make: Make) -> AsyncIterator[AsyncIterator[bytes | dict[str, Any]]]:
         """As `ask`, for a streamed reply: the chunks in order, then the result. Leaving the block
         early cancels the command."""
-        async with self._waiting(make) as waiter, aclosing(_chunks(waiter)) as chunks:
+        async with (
+            self._waiting(make) as (ticket, waiter),
+            aclosing(self._chunks(ticket, waiter)) as chunks,
+        ):
             yield chunks
 
     @asynccontextmanager
-    async def _waiting(self, make: Make) -> AsyncIterator[_Waiter]:
+    async def _waiting(self, make: Make) -> AsyncIterator[tuple[int, _Waiter]]:
         if self._stopped is not None:
             raise self._stopped
         ticket = next(self._tickets)
         waiter = self._waiters[ticket] = _Waiter()
         try:
             self._inject(make(ticket))
-            yield waiter
+            yield ticket, waiter
         finally:
             del self._waiters[ticket]
             if not waiter.done:
                 self._inject(ev.CancelCommand(ticket))
+
+    async def _chunks(
+        self, ticket: int, waiter: _Waiter
+    ) -> AsyncGenerator[bytes | dict[str, Any], None]:
+        """The chunks as they are asked for; the core hears how far the caller has read, so that
+        a slow one holds back its CI."""
+        while True:
+            while waiter.chunks:
+                chunk = waiter.chunks.popleft()
+                yield chunk
+                waiter.taken += len(chunk)
+                if waiter.taken >= TAKEN_STEP and not waiter.done:
+                    taken, waiter.taken = waiter.taken, 0
+                    self._inject(ev.ChunksTaken(ticket, taken))
+            if waiter.done:
+                yield _outcome(waiter)
+                return
+            await waiter.news()
 
 
 def _call(heard: Heard, result: dict[str, Any] | None, error: MeshError | None) -> None:
@@ -164,18 +178,6 @@ def _call(heard: Heard, result: dict[str, Any] | None, error: MeshError | None) 
         heard(result, error)
     except Exception:
         _LOG.exception("fault in passing on an answer")
-
-
-async def _chunks(waiter: _Waiter) -> AsyncGenerator[bytes | dict[str, Any], None]:
-    while True:
-        while waiter.chunks:
-            chunk = waiter.chunks.popleft()
-            waiter.size -= len(chunk)
-            yield chunk
-        if waiter.done:
-            yield _outcome(waiter)
-            return
-        await waiter.news()
 
 
 def _outcome(waiter: _Waiter) -> dict[str, Any]:

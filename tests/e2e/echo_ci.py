@@ -1,6 +1,6 @@
 """A CI as its author would write it, with the standard library alone: it registers over the Unix
 socket and answers every message. `echo_ci.py SOCKET NAME [--prefix TEXT] [--tokens N]
-[--specialty X] [--team X]`."""
+[--specialty X] [--team X] [--flood BYTES]`; with --flood every answer has so many more bytes."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--prefix", default="")
     parser.add_argument("--tokens", type=int, default=0)
+    parser.add_argument("--flood", type=int, default=0)
     parser.add_argument("--specialty", action="append", default=[])
     parser.add_argument("--team", action="append", default=[])
     options = parser.parse_args()
@@ -38,6 +39,8 @@ def main() -> None:
             continue
         for number in range(options.tokens):
             say({"method": "reply.chunk", "params": {"id": asked["id"], "data": f"t{number} "}})
+        for _ in range(options.flood // 4096):
+            say({"method": "reply.chunk", "params": {"id": asked["id"], "data": "x" * 4096}})
         body = options.prefix + asked["params"]["body"]
         say({"id": asked["id"], "result": {"body": body}})
 

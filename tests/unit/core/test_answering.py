@@ -186,7 +186,7 @@ def test_a_gap_is_filled_while_the_stream_still_runs() -> None:
 
 def test_a_gap_older_than_what_is_kept_fails_at_the_deadline() -> None:
     network, a, b = pair()
-    ticket = a.send("echo@b", stream=True, timeout_s=8.0)
+    ticket = a.send("echo@b", timeout_s=8.0)
     network.run(0.01)
     network.passes = lambda _h, _t, m: kind_of(m) != Kind.CHUNK
     for _ in range(2 * REPLAY_SIZE // 32_768):

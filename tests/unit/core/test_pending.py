@@ -1,7 +1,7 @@
 import pytest
 
 from tektonmesh.core.outcomes import Question
-from tektonmesh.core.pending import OVERHEAD, Pending, Window
+from tektonmesh.core.pending import OVERHEAD, RECEIVED_MAX, Pending, Window
 from tektonmesh.core.types import NodeSettings
 from tektonmesh.errors import DeliveryError
 
@@ -87,3 +87,24 @@ def test_only_what_certainly_never_arrived_is_released(
     pending = make_pending(make_window(), 1)
     pending.received, pending.doubt, pending.flying = received, doubt, flying
     assert pending.outcome == outcome
+
+
+def test_what_its_destination_has_takes_no_place_from_others() -> None:
+    window = make_window(1)
+    first, second = make_pending(window, 1), make_pending(window, 2)
+    window.enter(first)
+    window.enter(second)
+    assert window.received(first) == [second] and window.received(first) == []
+    assert window.is_open(first) and window.is_open(second) and len(window) == 2
+    assert window.leave(first) == [] and window.leave(second) == []
+    assert len(window) == 0
+
+
+def test_what_a_destination_has_and_does_not_answer_is_bounded() -> None:
+    window = make_window(1)
+    for n in range(RECEIVED_MAX):
+        pending = make_pending(window, n)
+        assert window.enter(pending)
+        window.received(pending)
+    with pytest.raises(DeliveryError):
+        window.enter(make_pending(window, RECEIVED_MAX))

@@ -140,6 +140,7 @@ def test_status_has_the_shape_of_the_contract() -> None:
         "forwarding_bytes": 0,
         "requests": 0,
         "deliveries": 0,
+        "reply_bytes": 0,
         "blobs_lacking": 0,
     }
     assert len(status["fingerprint"]) == 32
