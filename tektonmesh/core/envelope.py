@@ -218,6 +218,20 @@ def pass_on(
     return b"".join((data[:MUTABLE_AT], packed, trace, entry, avoid, data[mutable.trace_end :]))
 
 
+def grow_old(packed: bytes, ms: int) -> bytes:
+    """The envelope for the next hop after it waited here `ms` longer than it says: both its age and
+    the dwell time of this hop, the last entry of its trace."""
+    hops_left, tries_left, age_ms, n_trace, n_avoid = unpack_mutable(packed)
+    assert n_trace > 0, "this hop is in the trace"
+    at = TRACE_AT + ENTRY_SIZE * (n_trace - 1)
+    short, dwell_ms = _ENTRY.unpack_from(packed, at)
+    age_ms = min(age_ms + ms, AGE_MAX_MS)
+    mutable = _MUTABLE.pack(hops_left, tries_left, age_ms, n_trace, n_avoid)
+    entry = trace_entry(short, dwell_ms + ms)
+    trace = packed[TRACE_AT:at]
+    return b"".join((packed[:MUTABLE_AT], mutable, trace, entry, packed[at + ENTRY_SIZE :]))
+
+
 def parse(data: bytes) -> Envelope:
     """Read a whole envelope at its destination. Raises RemoteError as `read_mutable` does."""
     mutable = read_mutable(data)

@@ -12,9 +12,7 @@ rewrites the mutable part, nothing else (docs/design/forwarding.md).
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 
-from tektonmesh.core.effects import Send
 from tektonmesh.core.envelope import (
     CLASS_AT,
     DESTINATION,
@@ -43,10 +41,11 @@ from tektonmesh.core.envelope import (
     unpack_mutable,
 )
 from tektonmesh.core.ids import show_id
-from tektonmesh.core.lanes import ANSWERS_WAITING_MAX, Done, Kept, Lane
+from tektonmesh.core.lanes import Done, Kept, Lane
 from tektonmesh.core.machine import Env
 from tektonmesh.core.messages import Forward, HopAck, Released, Settled
 from tektonmesh.core.neighbours import Neighbours
+from tektonmesh.core.outgoing import Outgoing
 from tektonmesh.core.paths import Paths
 from tektonmesh.core.replica import Replica
 from tektonmesh.core.routes import Routes
@@ -81,7 +80,7 @@ class Forwarding:
         self._entry_now = trace_entry(self._short, 0)
         self._handlers: dict[int, Handler] = {}
         self._lanes: dict[LinkId, Lane] = {}
-        self._dirty: dict[LinkId, Lane] = {}
+        self._outgoing = Outgoing(env)
         self._routes = Routes(paths, self._lanes)
         self._seen: dict[bytes, None] = {}
         self._seen_before: dict[bytes, None] = {}
@@ -136,11 +135,12 @@ class Forwarding:
             return
         lane.up = False
         self._routes.clear()
-        self._dirty.pop(link, None)
+        self._outgoing.forget(lane)
         self.env.deadlines.drop(("lane", link))
-        self.env.deadlines.drop(("answers", link))
         for kept in list(lane.kept.values()):
             kept.certain = False
+            self._try_next(kept)
+        for kept in lane.drain():
             self._try_next(kept)
 
     def graph_changed(self) -> None:
@@ -151,12 +151,14 @@ class Forwarding:
         """One read is dealt with: send what it caused."""
         lane = self._lanes.get(link)
         if lane is not None:
-            lane.transit_ms = int(self._rtt_s(lane) * 500)
+            rtt_s = self._rtt_s(lane)
+            lane.transit_ms = int(rtt_s * 500)
+            lane.note_rtt(rtt_s)
         settings = self.env.settings
         if self.env.now >= self._seen_until or len(self._seen) >= settings.dedup_max:
             self._seen_before, self._seen = self._seen, {}
             self._seen_until = self.env.after(settings.hop_keep_s)
-        self._flush()
+        self._outgoing.flush()
 
     # --- messages --------------------------------------------------------------------------------
 
@@ -184,17 +186,19 @@ class Forwarding:
         lane = self._lanes.get(link)
         if lane is None:
             return
-        self._spoke(lane)
         for seq in message.seqs:
+            lane.has_left(seq)
             kept = lane.kept.pop(seq, None)
             if kept is not None:
                 self._settle(kept)
+        self._spoke(lane)
 
     def on_released(self, link: LinkId, message: Released) -> None:
         lane = self._lanes.get(link)
         kept = lane.kept.pop(message.seq, None) if lane is not None else None
         if lane is None or kept is None:
             return
+        lane.has_left(message.seq)
         self._spoke(lane)
         if message.code in UNCERTAIN:
             kept.certain = False
@@ -221,9 +225,12 @@ class Forwarding:
             self._release(lane, seq, code)
             return
         lane.settled.append(seq)
+        lane.heard_bytes += len(data)
         settings = self.env.settings
         awaited = data[KIND_AT] == REQUEST
-        self._answer_within(lane, settings.answer_delay_s if awaited else settings.ack_delay_s)
+        self._outgoing.answer_within(
+            lane, settings.answer_delay_s if awaited else settings.ack_delay_s
+        )
 
     def _relay_smoothly(self, lane: Lane, seq: int, data: bytes) -> bool:
         """Relay an envelope with no past to heed, of a flow that passed before; False if it is
@@ -290,7 +297,8 @@ class Forwarding:
 
     def _note_relayed(self, lane: Lane, seq: int, data: bytes) -> None:
         lane.owe_ack(seq)
-        self._answer_within(lane, self.env.settings.ack_delay_s)
+        lane.heard_bytes += len(data)
+        self._outgoing.answer_within(lane, self.env.settings.ack_delay_s)
         self._seen[data[KEY]] = None
         self.relayed += 1
         self.queued_bytes += len(data)
@@ -331,7 +339,7 @@ class Forwarding:
 
     def _release(self, lane: Lane, seq: int, code: str, visited: tuple[bytes, ...] = ()) -> None:
         lane.release(seq, code, visited)
-        self._touch(lane)
+        self._outgoing.touch(lane)
 
     # --- what is kept ----------------------------------------------------------------------------
 
@@ -343,7 +351,7 @@ class Forwarding:
         self._let_go(kept)
         if kept.back is not None:
             kept.back.settled.append(kept.back_seq)
-            self._answer_within(kept.back, self.env.settings.answer_delay_s)
+            self._outgoing.answer_within(kept.back, self.env.settings.answer_delay_s)
         elif kept.done is not None:
             kept.done("settled")
 
@@ -380,12 +388,12 @@ class Forwarding:
         )
         if data[KIND_AT] == TRACE:
             packed += report(self.queued_bytes - len(data), self._rtt_s(lane))
-        kept.sent_at = now
         self._hand_over(kept, packed, lane)
 
     def _hand_over(self, kept: Kept, packed: bytes, lane: Lane) -> None:
-        lane.forward(kept, packed, packed[CLASS_AT] & 3)
-        self._touch(lane)
+        if not lane.forward(kept, packed, packed[CLASS_AT] & 3, self.env.now):
+            return  # it waits for its turn
+        self._outgoing.touch(lane)
         if not lane.timed:
             self._time(lane, self.env.now + self._hop_timeout_s(lane))
 
@@ -416,10 +424,12 @@ class Forwarding:
         timeout_s, keep_s = self._hop_timeout_s(lane), self.env.settings.hop_keep_s
         while (late := lane.oldest_unacked()) and late[1].sent_at + timeout_s <= now:
             lane.unacked.popleft()
+            lane.has_left(late[0])
             self._hop_is_silent(lane, *late)
         while (old := lane.oldest_kept()) and old[1].sent_at + keep_s <= now:
             del lane.kept[old[0]]
             self._forget(old[1])
+        self._pump(lane)
         lane.timed = bool(lane.kept)
         if lane.timed:
             late, old = lane.oldest_unacked(), lane.oldest_kept()
@@ -434,6 +444,8 @@ class Forwarding:
             lane.silent = True
             self._routes.clear()
             self.env.notice("hop_silent", link=lane.link, stack=show_id(lane.stack_id))
+            for waiting in lane.drain():
+                self._try_next(waiting)
         tried = kept.tried
         kept.note_tried(lane.short)
         mutable = self._read(kept.data)
@@ -455,42 +467,11 @@ class Forwarding:
         if lane.silent:
             lane.silent = False
             self._routes.clear()
+        self._pump(lane)
 
-    # --- sending out -----------------------------------------------------------------------------
-
-    def _touch(self, lane: Lane) -> None:
-        """Something is queued on this lane that leaves at the end of the turn at the latest."""
-        if not lane.up or lane.link in self._dirty:
-            return
-        if not self._dirty:
-            self.env.deadlines.set("forwarding", self.env.now, self._flush)
-        self._dirty[lane.link] = lane
-
-    def _answer_within(self, lane: Lane, delay_s: float) -> None:
-        """An answer is queued on this lane. Alone it waits for an envelope to ride with, since a
-        write of its own costs both ends as much as an envelope's; but not when many wait."""
-        if not lane.up or lane.link in self._dirty:
-            return
-        if len(lane.settled) >= ANSWERS_WAITING_MAX:
-            self._touch(lane)
-            return
-        due = self.env.now + delay_s
-        if due < lane.answer_at:
-            lane.answer_at = due
-            self.env.deadlines.set(("answers", lane.link), due, lambda: self._send(lane))
-
-    def _flush(self) -> None:
-        if not self._dirty:
-            return
-        dirty, self._dirty = self._dirty, {}
-        self.env.deadlines.drop("forwarding")
-        for lane in dirty.values():
-            self._send(lane)
-
-    def _send(self, lane: Lane) -> None:
-        if lane.answer_at < inf:
-            lane.answer_at = inf
-            self.env.deadlines.drop(("answers", lane.link))
-        messages = lane.take()
-        if messages:
-            self.env.emit(Send(lane.link, messages))
+    def _pump(self, lane: Lane) -> None:
+        """What waited for its turn on this lane and may leave now."""
+        if lane.waiting and lane.pump(self.env.now):
+            self._outgoing.touch(lane)
+            if not lane.timed:
+                self._time(lane, self.env.now + self._hop_timeout_s(lane))

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from tektonmesh.core.envelope import KIND_AT
+from tektonmesh.core.envelope import CLASS_AT, FLOW, KIND_AT, grow_old
+from tektonmesh.core.fairness import FairQueue
 from tektonmesh.core.joining import SHARED, join
 from tektonmesh.core.messages import Forward, HopAck, Message, Released, Settled
 from tektonmesh.core.types import SHORT_ID_SIZE, LinkId, StackId, short_id
@@ -27,6 +28,18 @@ ANSWERS_WAITING_MAX = 32
 
 TRIED_MAX = 64
 """Twice `tries_limit`, and what an avoid list can hold."""
+
+WINDOW_MIN = 512 << 10
+WINDOW_MAX = 8 << 20
+"""Bytes of envelopes that the other end has not acknowledged; further ones wait here, where flows
+take turns. At 50 Mbit/s the least window is 80 ms of sending: so long a new flow waits at most
+behind an old one of its class."""
+
+WINDOW_BYTES_PER_S = 100e6
+"""The rate that a window allows over the shortest round trip seen: TLS in Python gives less."""
+
+HEARD_BYTES_MAX = 64 << 10
+"""Received bytes whose acknowledgement does not wait any longer: an eighth of the least window."""
 
 Done = Callable[[str], None]
 """Told once what became of an own envelope: "settled", or the code it was released with."""
@@ -87,9 +100,14 @@ class Lane:
         "_acks_due",
         "_counts",
         "_heard",
+        "_rtt_least_s",
+        "_sent",
         "_shared",
+        "_waiting",
         "acked",
         "answer_at",
+        "heard_bytes",
+        "in_flight",
         "kept",
         "link",
         "out",
@@ -101,6 +119,7 @@ class Lane:
         "transit_ms",
         "unacked",
         "up",
+        "window",
     )
 
     def __init__(self, link: LinkId, stack_id: StackId) -> None:
@@ -119,19 +138,75 @@ class Lane:
         self.settled: list[int] = []
         self._counts = [0, 0, 0, 0]
         self._shared = 0
+        self.heard_bytes = 0
+        self.in_flight = 0
+        self.window = WINDOW_MIN
+        self._rtt_least_s = inf
+        self._sent: tuple[deque[tuple[int, int]], ...] = tuple(deque() for _ in range(4))
+        self._waiting: FairQueue[tuple[Kept, bytes]] = FairQueue()
         self._heard = [0, 0, 0, 0]
         self._acks_due = [False, False, False, False]
 
     # --- sending ---------------------------------------------------------------------------------
 
-    def forward(self, kept: Kept, packed: bytes, send_class: int) -> None:
-        """Queue one envelope and answer for it."""
+    @property
+    def waiting(self) -> int:
+        """How many envelopes wait for their turn."""
+        return len(self._waiting)
+
+    def forward(self, kept: Kept, packed: bytes, send_class: int, now: float) -> bool:
+        """Queue one envelope and answer for it; False if it waits for its turn first. Control is
+        never kept waiting."""
         assert self.up, "nothing is sent on a link that is gone"
+        kept.sent_at = now
+        size = len(packed)
+        full = bool(self._waiting) or self.in_flight + size > self.window
+        # With nothing on its way nothing would ever let it go.
+        if send_class and full and self.in_flight:
+            self._waiting.push(send_class, packed[FLOW], size, (kept, packed))
+            return False
+        self._number(kept, packed, send_class)
+        return True
+
+    def pump(self, now: float) -> bool:
+        """Queue what may go of what waits; whether something may."""
+        moved = False
+        while self._waiting and self.in_flight < self.window:
+            _size, (kept, packed) = self._waiting.pop()
+            waited_ms = int((now - kept.sent_at) * 1000.0)
+            kept.sent_at = now
+            packed = grow_old(packed, waited_ms) if waited_ms else packed
+            self._number(kept, packed, packed[CLASS_AT] & CLASS_MASK)
+            moved = True
+        return moved
+
+    def drain(self) -> list[Kept]:
+        """Everything that waits, to go another way."""
+        return [kept for kept, _packed in self._waiting.drain()]
+
+    def has_left(self, seq: int) -> None:
+        """The other end has this envelope and all before it of its class, or it is not waited for
+        any more."""
+        sent = self._sent[seq & CLASS_MASK]
+        while sent and sent[0][0] <= seq:
+            self.in_flight -= sent.popleft()[1]
+        assert self.in_flight >= 0
+
+    def note_rtt(self, rtt_s: float) -> None:
+        """Size the window by the shortest round trip seen: longer ones measure our own queue."""
+        if 0.0 < rtt_s < self._rtt_least_s:
+            self._rtt_least_s = rtt_s
+            self.window = int(min(max(rtt_s * WINDOW_BYTES_PER_S, WINDOW_MIN), WINDOW_MAX))
+
+    def _number(self, kept: Kept, packed: bytes, send_class: int) -> None:
         count = self._counts[send_class] = self._counts[send_class] + 1
         seq = count << CLASS_BITS | send_class
         self.kept[seq] = kept
         self.unacked.append(seq)
         self.out.append(Forward(seq, packed))
+        if send_class:
+            self._sent[send_class].append((seq, len(packed)))
+            self.in_flight += len(packed)
         if packed[KIND_AT] == SHARED:
             self._shared += 1
 
@@ -141,6 +216,7 @@ class Lane:
     def take(self) -> tuple[Message, ...]:
         """Everything queued; the answers first, they free what others hold."""
         out: list[Message] = []
+        self.heard_bytes = 0
         if True in self._acks_due:
             due, self._acks_due = self._acks_due, [False, False, False, False]
             out += [HopAck(seq) for seq, owed in zip(self._heard, due, strict=True) if owed]
@@ -169,6 +245,7 @@ class Lane:
     def on_ack(self, seq: int) -> None:
         send_class = seq & CLASS_MASK
         self.acked[send_class] = max(self.acked[send_class], seq)
+        self.has_left(seq)
 
     def oldest_unacked(self) -> tuple[int, Kept] | None:
         """The envelope that has waited longest for its hop acknowledgement, if any."""

@@ -59,6 +59,9 @@ TTL_MIN_MS = 1000
 """Below this the guesses of transit times would decide instead of the deadline."""
 TTL_MAX_MS = 0xFFFF_FFFF
 
+BULK_SIZE = 32 << 10
+"""At 50 Mbit/s larger bodies keep a link busy for longer than a token may be late (5 ms)."""
+
 KEYS_MAX = 4096
 """Keys of other stacks kept ready; looking them up anew is not dear."""
 
@@ -135,7 +138,7 @@ class Sealer:
             key_id=key.key_id,
             reply_to=reply_to,
             attempt=min(copy.attempt, 0xFFFF),
-            send_class=CLASS_OF[kind],
+            send_class=SendClass.BULK if _is_bulk(kind, len(plain)) else CLASS_OF[kind],
         )
         head = header.pack()
         try:
@@ -221,6 +224,12 @@ class Sealer:
             if _is_key(key_id, prekey):
                 return key_id, prekey
         return b"", b""
+
+
+def _is_bulk(kind: Kind, size: int) -> bool:
+    """Large requests leave behind everything else. Parts of a reply keep one class, large or not,
+    so that the end of it does not overtake the rest."""
+    return kind == Kind.REQUEST and size > BULK_SIZE
 
 
 def _is_key(key_id: bytes, prekey: bytes) -> bool:
