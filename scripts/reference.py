@@ -16,6 +16,7 @@ from tektonmesh.cli.main import group
 from tektonmesh.cli.verbs import GROUPS, VERBS
 from tektonmesh.config.settings import FILE_NAME, SETTINGS
 from tektonmesh.core.notices import KINDS
+from tektonmesh.core.releases import RELEASES
 from tektonmesh.errors import CODES
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
@@ -115,6 +116,21 @@ def errors_page() -> str:
     for code in CODES.values():
         row = (f"`{code.name}`", code.meaning, code.exit, code.http, code.jsonrpc, code.retry)
         lines.append("| " + " | ".join(str(cell) for cell in row) + " |")
+    lines += ["", "## Between stacks", ""]
+    lines.append(
+        "A destination refuses a message in a nack that it sealed, with one of the codes above"
+    )
+    lines.append(
+        "and an outcome: `released` (it certainly did nothing) or `indeterminate`. Hops give"
+    )
+    lines.append("envelopes back with the codes below; no message fails by such a word alone.")
+    lines += ["", "| code | speaks of | means | a copy may be on its way | the hop before |"]
+    lines.append("|---|---|---|---|---|")
+    for name, one in RELEASES.items():
+        doubt = "no" if one.certain else "yes"
+        lines.append(f"| `{name}` | {one.scope} | {one.meaning} | {doubt} | {one.next_step} |")
+    lines.append("")
+    lines.append("Any other code is taken for one after which a copy may be on its way.")
     return "\n".join(lines) + "\n"
 
 

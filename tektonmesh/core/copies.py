@@ -14,10 +14,11 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from tektonmesh.core.envelope import Kind
-from tektonmesh.core.forwarding import FULL, UNCERTAIN, Forwarding
+from tektonmesh.core.forwarding import FULL, Forwarding
 from tektonmesh.core.graph import Graph
 from tektonmesh.core.machine import Env
 from tektonmesh.core.pending import Pending
+from tektonmesh.core.releases import is_certain
 from tektonmesh.core.sealing import Copy, Sealer
 from tektonmesh.core.types import StackId, short_id
 from tektonmesh.core.wheel import Wheel
@@ -156,7 +157,7 @@ class Copies:
             return
         pending.flying -= 1
         assert pending.flying >= 0, "each copy comes back once"
-        pending.doubt = pending.doubt or code in UNCERTAIN
+        pending.doubt = pending.doubt or not is_certain(code)
         pending.busy = code in ("busy", FULL)
         if pending.received or code == FULL:
             return

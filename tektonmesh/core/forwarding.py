@@ -47,6 +47,7 @@ from tektonmesh.core.messages import Forward, HopAck, Released, Settled
 from tektonmesh.core.neighbours import Neighbours
 from tektonmesh.core.outgoing import Outgoing
 from tektonmesh.core.paths import Paths
+from tektonmesh.core.releases import is_certain
 from tektonmesh.core.replica import Replica
 from tektonmesh.core.routes import Routes
 from tektonmesh.core.types import SHORT_ID_SIZE, LinkId, StackId, short_id
@@ -57,10 +58,6 @@ REQUEST = int(Kind.REQUEST)
 
 Handler = Callable[[Envelope], str]
 """Takes an envelope that is at its destination; returns "" or the code to release it with."""
-
-UNCERTAIN = ("duplicate", "lost")
-"""Release codes after which a copy may still be on its way. All others (no_path, busy, full,
-hops, tries, expired, refused, too_large, version) mean that it certainly is not."""
 
 FULL = "full"
 """The destination itself has no room; it goes back to the origin, which waits."""
@@ -200,7 +197,7 @@ class Forwarding:
             return
         lane.has_left(message.seq)
         self._spoke(lane)
-        if message.code in UNCERTAIN:
+        if not is_certain(message.code):
             kept.certain = False
         if message.code == FULL:
             self._give_up(kept, FULL)  # all other ways lead to the same door
