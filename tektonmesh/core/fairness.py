@@ -32,18 +32,15 @@ class _Flow(Generic[Item]):
 
 
 class FairQueue(Generic[Item]):
-    """Items by class and flow. `size` counts their bytes."""
+    """Items by class and flow: `count` of them, of `size` bytes."""
 
     def __init__(self) -> None:
         self.size = 0
-        self._count = 0
+        self.count = 0
         self._classes: tuple[OrderedDict[bytes, _Flow[Item]], ...] = tuple(
             OrderedDict() for _ in range(CLASSES)
         )
         self._used = [0] * CLASSES
-
-    def __len__(self) -> int:
-        return self._count
 
     def push(self, send_class: int, flow: bytes, size: int, item: Item) -> None:
         """Queue `item` behind the others of its flow."""
@@ -53,11 +50,11 @@ class FairQueue(Generic[Item]):
             found = flows[flow] = _Flow()
         found.items.append((size, item))
         self.size += size
-        self._count += 1
+        self.count += 1
 
     def pop(self) -> tuple[int, Item]:
         """The next item and its size; there must be one."""
-        assert self._count, "nothing waits"
+        assert self.count, "nothing waits"
         send_class = self._turn()
         flows = self._classes[send_class]
         while True:
@@ -71,7 +68,7 @@ class FairQueue(Generic[Item]):
         if not flow.items:
             del flows[name]  # a flow that has nothing to send saves nothing up
         self.size -= size
-        self._count -= 1
+        self.count -= 1
         assert self.size >= 0
         return size, item
 
@@ -82,7 +79,7 @@ class FairQueue(Generic[Item]):
         ]
         for flows in self._classes:
             flows.clear()
-        self.size = self._count = 0
+        self.size = self.count = 0
         return found
 
     def _turn(self) -> int:

@@ -183,8 +183,8 @@ class Forwarding:
         lane = self._lanes.get(link)
         if lane is None:
             return
+        lane.have_left(message.seqs)
         for seq in message.seqs:
-            lane.has_left(seq)
             kept = lane.kept.pop(seq, None)
             if kept is not None:
                 self._settle(kept)
@@ -464,11 +464,12 @@ class Forwarding:
         if lane.silent:
             lane.silent = False
             self._routes.clear()
-        self._pump(lane)
+        if lane.waiting.count:
+            self._pump(lane)
 
     def _pump(self, lane: Lane) -> None:
         """What waited for its turn on this lane and may leave now."""
-        if lane.waiting and lane.pump(self.env.now):
+        if lane.pump(self.env.now):
             self._outgoing.touch(lane)
             if not lane.timed:
                 self._time(lane, self.env.now + self._hop_timeout_s(lane))

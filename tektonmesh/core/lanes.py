@@ -103,7 +103,6 @@ class Lane:
         "_rtt_least_s",
         "_sent",
         "_shared",
-        "_waiting",
         "acked",
         "answer_at",
         "heard_bytes",
@@ -119,6 +118,7 @@ class Lane:
         "transit_ms",
         "unacked",
         "up",
+        "waiting",
         "window",
     )
 
@@ -143,16 +143,11 @@ class Lane:
         self.window = WINDOW_MIN
         self._rtt_least_s = inf
         self._sent: tuple[deque[tuple[int, int]], ...] = tuple(deque() for _ in range(4))
-        self._waiting: FairQueue[tuple[Kept, bytes]] = FairQueue()
+        self.waiting: FairQueue[tuple[Kept, bytes]] = FairQueue()
         self._heard = [0, 0, 0, 0]
         self._acks_due = [False, False, False, False]
 
     # --- sending ---------------------------------------------------------------------------------
-
-    @property
-    def waiting(self) -> int:
-        """How many envelopes wait for their turn."""
-        return len(self._waiting)
 
     def forward(self, kept: Kept, packed: bytes, send_class: int, now: float) -> bool:
         """Queue one envelope and answer for it; False if it waits for its turn first. Control is
@@ -160,10 +155,10 @@ class Lane:
         assert self.up, "nothing is sent on a link that is gone"
         kept.sent_at = now
         size = len(packed)
-        full = bool(self._waiting) or self.in_flight + size > self.window
+        full = self.in_flight + size > self.window or self.waiting.count
         # With nothing on its way nothing would ever let it go.
-        if send_class and full and self.in_flight:
-            self._waiting.push(send_class, packed[FLOW], size, (kept, packed))
+        if full and send_class and self.in_flight:
+            self.waiting.push(send_class, packed[FLOW], size, (kept, packed))
             return False
         self._number(kept, packed, send_class)
         return True
@@ -171,8 +166,8 @@ class Lane:
     def pump(self, now: float) -> bool:
         """Queue what may go of what waits; whether something may."""
         moved = False
-        while self._waiting and self.in_flight < self.window:
-            _size, (kept, packed) = self._waiting.pop()
+        while self.waiting.count and self.in_flight < self.window:
+            _size, (kept, packed) = self.waiting.pop()
             waited_ms = int((now - kept.sent_at) * 1000.0)
             kept.sent_at = now
             packed = grow_old(packed, waited_ms) if waited_ms else packed
@@ -182,15 +177,22 @@ class Lane:
 
     def drain(self) -> list[Kept]:
         """Everything that waits, to go another way."""
-        return [kept for kept, _packed in self._waiting.drain()]
+        return [kept for kept, _packed in self.waiting.drain()]
+
+    def have_left(self, seqs: tuple[int, ...]) -> None:
+        """As `has_left`, of many at once."""
+        sent_of, in_flight = self._sent, self.in_flight
+        for seq in seqs:
+            sent = sent_of[seq & CLASS_MASK]
+            while sent and sent[0][0] <= seq:
+                in_flight -= sent.popleft()[1]
+        self.in_flight = in_flight
+        assert in_flight >= 0
 
     def has_left(self, seq: int) -> None:
         """The other end has this envelope and all before it of its class, or it is not waited for
         any more."""
-        sent = self._sent[seq & CLASS_MASK]
-        while sent and sent[0][0] <= seq:
-            self.in_flight -= sent.popleft()[1]
-        assert self.in_flight >= 0
+        self.have_left((seq,))
 
     def note_rtt(self, rtt_s: float) -> None:
         """Size the window by the shortest round trip seen: longer ones measure our own queue."""

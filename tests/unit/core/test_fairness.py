@@ -19,7 +19,7 @@ def test_a_flow_keeps_its_order() -> None:
     for n in range(20):
         queue.push(2, b"a", 1000 + n, n)
     assert [queue.pop()[1] for _ in range(20)] == list(range(20))
-    assert len(queue) == queue.size == 0
+    assert queue.count == queue.size == 0
 
 
 def test_flows_share_by_bytes_and_not_by_messages() -> None:
@@ -67,4 +67,4 @@ def test_a_flow_that_went_silent_has_saved_nothing_up() -> None:
 def test_everything_can_be_taken_out() -> None:
     queue = filled((1, b"a", 10, 3), (2, b"b", 10, 2))
     assert queue.drain() == [b"a"] * 3 + [b"b"] * 2
-    assert len(queue) == queue.size == 0
+    assert queue.count == queue.size == 0

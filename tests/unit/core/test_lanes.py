@@ -119,9 +119,9 @@ def fill(lane: Lane, *, source: int = 1) -> list[int]:
 def test_beyond_the_window_envelopes_wait_until_others_are_acknowledged() -> None:
     lane = make_lane()
     seqs = fill(lane)
-    assert WINDOW_MIN - 51_000 < lane.in_flight <= WINDOW_MIN and lane.waiting == 1
+    assert WINDOW_MIN - 51_000 < lane.in_flight <= WINDOW_MIN and lane.waiting.count == 1
     lane.on_ack(seqs[1])
-    assert lane.pump(1000.0) and lane.waiting == 0
+    assert lane.pump(1000.0) and lane.waiting.count == 0
     [last] = [message for message in lane.take() if isinstance(message, Forward)]
     assert last.seq == seqs[-1] + 4
 
@@ -172,7 +172,7 @@ def test_what_waits_can_go_another_way() -> None:
     fill(lane)
     waiting = make_kept()
     lane.forward(waiting, envelope(7, 10, source=2), 2, 1000.0)
-    assert waiting in lane.drain() and lane.waiting == 0
+    assert waiting in lane.drain() and lane.waiting.count == 0
 
 
 def test_the_window_follows_the_shortest_round_trip() -> None:
