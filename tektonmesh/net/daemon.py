@@ -323,6 +323,7 @@ class Daemon:
         self._drive.inject(ev.Saved(ticket))
 
     def _store_trouble(self, problem: StoreError | None) -> None:
+        self._drive.inject(ev.StoreTrouble(problem is not None))
         if problem is None:
             self.notices.say("store_recovered")
         else:
