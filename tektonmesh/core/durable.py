@@ -189,6 +189,8 @@ class Durable(Voice):
             self._take(item, header.kind, body)
         elif body.get("rr") is True:
             self.inbox.confirmed((header.source, header.reply_to))
+        elif self.outbox.is_ending(header.reply_to):
+            pass  # confirmed when that is durable
         elif body.get("du") is True and header.kind in (Kind.REPLY, Kind.NACK):
             self._confirm(header.source, header.reply_to)
 

@@ -77,6 +77,8 @@ class Outbox:
         self._keys: dict[bytes, bytes] = {}
         self._counts: dict[StackId, int] = {}
         self._bytes = 0
+        self._ending: dict[bytes, None] = {}
+        """Those whose end is not durable yet; after a crash they are open again."""
         self._unseen: dict[StackId, OrderedDict[bytes, None]] = {}
         """By stack, in the order of their ids, those of which no receipt came."""
         self._last_ms = 0
@@ -93,6 +95,10 @@ class Outbox:
 
     def find(self, msg_id: bytes) -> Outgoing | None:
         return self._open.get(msg_id)
+
+    def is_ending(self, msg_id: bytes) -> bool:
+        """Whether its end is known but could still be lost: then nobody may be told of it."""
+        return msg_id in self._ending
 
     def history(self, msg_id: bytes) -> dict[str, Any] | None:
         """What became of a message so far; None if it is not known."""
@@ -387,8 +393,8 @@ class Outbox:
         self._courier.drop(item)
         rows: list[Row] = [(TABLE, item.msg_id, None), (NEWS, item.msg_id, None)]
         rows += self.sent.add(item.msg_id, ended)
-        safe = partial(self.confirm, item.stack, item.msg_id)
-        self._commits.save(tuple(rows), safe)
+        self._ending[item.msg_id] = None
+        self._commits.save(tuple(rows), partial(self._ended, item.stack, item.msg_id))
         for ticket in [*item.waiters, *item.accepting]:
             durable = ticket in item.accepting
             self._settle_ticket(item, ticket)
@@ -397,6 +403,11 @@ class Outbox:
             0, item.msg_id, letter.stack, letter.ci, letter.sender, False, item.started
         )
         self._outcomes.over(question, ok=error is None, trace=ended.trace)
+
+    def _ended(self, stack: StackId, msg_id: bytes) -> None:
+        """The end is durable: its destination may forget the answer."""
+        del self._ending[msg_id]
+        self.confirm(stack, msg_id)
 
     def _seen(self, item: Outgoing) -> None:
         """No further copy of it will be sent."""

@@ -164,6 +164,26 @@ class Workload:
         self._world.inject(host, event)
         return call
 
+    def post(self, host: Host, target: str, size: int, ttl_s: float) -> Call:
+        """Hand over a durable message; the answer says that it is accepted."""
+        body = (b"%d " % self._count + b"tekton " * (size // 7 + 1))[:size]
+        call = self._call(host, "post", TIMEOUT_S, target=target, body=body)
+        options = {"durable": True, "ttl_s": ttl_s}
+        self._world.inject(
+            host,
+            ev.SendMessage(call.ticket, target, body, "text/plain", "", TIMEOUT_S, False, options),
+        )
+        return call
+
+    def names_of(self, host: Host) -> list[str]:
+        """The CIs of a host that answer sooner or later."""
+        return [name for name in self._cis[host.index] if not name.startswith("mute")]
+
+    def has(self, stack: str, name: str) -> bool:
+        return any(
+            host.name == stack and name in self._cis[host.index] for host in self._world.hosts
+        )
+
     def trace(self, host: Host, stack: str) -> Call:
         """Ask for the hops to a stack."""
         call = self._call(host, "trace", TIMEOUT_S, target=stack)
