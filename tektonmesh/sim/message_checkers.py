@@ -11,7 +11,7 @@ from tektonmesh.core.types import LinkId
 from tektonmesh.sim.checkers import node_of
 from tektonmesh.sim.gauges import gauges
 from tektonmesh.sim.host import Host
-from tektonmesh.sim.letters import LettersArrive
+from tektonmesh.sim.letter_checkers import LettersArrive
 from tektonmesh.sim.watcher import Watcher
 from tektonmesh.sim.workload import Call, expected_reply
 from tektonmesh.sim.world import World

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from random import Random
 
+from tektonmesh.sim.durable_worlds import DURABLE
 from tektonmesh.sim.faults import FOR_EVER, Fault
 from tektonmesh.sim.hostile import HOSTILE
 from tektonmesh.sim.options import Options, draw_liars
-from tektonmesh.sim.plans import churn, day, pauses, quick_churn, restarts
+from tektonmesh.sim.plans import churn, day, pauses, quick_churn
 
 WRITER = Options(
     nodes=5, topology="random", duration_s=30.0, idle_s=120.0, writes=0.5, writers=1, cis_per_host=0
@@ -332,39 +333,9 @@ def _state() -> Iterator[Scenario]:
 
 def _durable() -> Iterator[Scenario]:
     """Durable messages through all that does not lose a disk."""
-    calm = replace(WALLS, letters=4.0, messages=0.5, writes=0.0, cis_per_host=2, settle_s=60.0)
-    ring = replace(calm, nodes=4, topology="ring")
-    about = "durable messages while one host or another is killed every second or two"
-    yield Scenario("durable", about, ring, plan=restarts)
-    yield Scenario(
-        "durable-chain", about + ", over relays", replace(calm, topology="chain"), plan=restarts
-    )
-    lossy = replace(ring, loss=0.1, disk_s=0.05)
-    yield Scenario("durable-loss", about + ", packets are lost", lossy, plan=restarts)
-    yield Scenario(
-        "durable-apart",
-        "durable messages while two halves are apart, and a frozen host returns",
-        replace(
-            ring,
-            duration_s=40.0,
-            faults=(Fault(6.0, "cut", (0, 1), 20.0), Fault(10.0, "freeze", (3,), 8.0)),
-        ),
-    )
-    yield Scenario(
-        "durable-clocks",
-        "durable messages while wall clocks jump by an hour and hosts restart",
-        replace(
-            ring,
-            skew_s=20.0,
-            faults=(
-                Fault(6.0, "clock", (1,), amount_s=3600.0),
-                Fault(8.0, "kill", (1,), 2.0),
-                Fault(12.0, "clock", (2,), amount_s=-3600.0),
-                Fault(14.0, "kill", (2,), 2.0),
-                Fault(20.0, "kill", (1, 2), 1.0),
-            ),
-        ),
-    )
+    for world in DURABLE:
+        options = replace(WALLS, **world.changes)
+        yield Scenario(world.name, world.about, options, plan=world.plan)
 
 
 def _joins() -> Iterator[Scenario]:

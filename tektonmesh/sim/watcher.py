@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tektonmesh.core.effects import Answer, AnswerChunk, AnswerFailed, Deliver, Save
+from tektonmesh.core.effects import Answer, AnswerChunk, AnswerFailed, Deliver
 from tektonmesh.core.events import Received
 from tektonmesh.core.messages import Message
 from tektonmesh.core.replica import Change
@@ -27,7 +27,6 @@ HOOKS = (
     "received",
     "delivered",
     "answered",
-    "durable",
     "sweep",
     "agreed",
     "settled",
@@ -83,9 +82,6 @@ class Watcher:
 
     def answered(self, host: Host, effect: Answer | AnswerFailed | AnswerChunk) -> None:
         """A command got (part of) its answer."""
-
-    def durable(self, host: Host, save: Save) -> None:
-        """Rows of the host's disk became durable."""
 
     def sweep(self) -> None:
         """A while has passed (`world.SWEEP_S`)."""

@@ -20,6 +20,7 @@ from tektonmesh.core.effects import (
     Deliver,
 )
 from tektonmesh.sim.host import Host
+from tektonmesh.sim.letters import Letters
 
 if TYPE_CHECKING:
     from tektonmesh.sim.world import World
@@ -71,6 +72,7 @@ class Workload:
         self._answers: dict[tuple[int, int, int], bool] = {}
         self._connection = 0
         self._count = 0
+        self._letters = Letters(world)
         for host in world.hosts:
             for _ in range(world.options.cis_per_host):
                 self._cis[host.index].append(self._draw_name())
@@ -84,12 +86,14 @@ class Workload:
             self._later(options.writes, self._write)
         if options.messages:
             self._later(options.messages, self._message)
+        self._letters.schedule()
         for instant in options.chorus:
             self._world.at(instant, self._all_write)
 
     def stop(self) -> None:
         """Nobody writes or sends from here on; CIs go on answering."""
         self._stopped = True
+        self._letters.stop()
 
     def open_calls(self) -> list[Call]:
         """Calls that somebody still waits for."""

@@ -29,7 +29,6 @@ from tektonmesh.sim.gauges import gauges
 from tektonmesh.sim.host import Host, Run
 from tektonmesh.sim.hostile import HOSTILE, RESTLESS
 from tektonmesh.sim.keyring import MESH_KEY, Memory, WorldCrypto, host_keys
-from tektonmesh.sim.letters import Letters
 from tektonmesh.sim.network import Network
 from tektonmesh.sim.options import Options, edges_of
 from tektonmesh.sim.warm import Warm
@@ -89,7 +88,6 @@ class World:
         self.network = Network(self)
         self.components = Components(self)
         self.workload = Workload(self)
-        self.letters = Letters(self)
         self.faults = Faults(self, options.faults)
         self.watchers = [kind(self) for kind in watchers]
         self._hooks: dict[str, list[Callable[..., None]]] = {
@@ -100,9 +98,6 @@ class World:
             ]
             for hook in HOOKS
         }
-        if self._hooks["durable"]:
-            for host in self.hosts:
-                host.disk.applied = partial(self.tell, "durable", host)
         self._hands: dict[type, Callable[[Host, Any], None]] = {
             fx.Send: self._send,
             fx.CloseLink: lambda host, it: self.network.close(host, it.link, it.code, it.detail),
@@ -129,7 +124,6 @@ class World:
                 self.at(self.chance.uniform(0.0, options.start_spread_s), self.start, host)
         self.faults.schedule()
         self.workload.schedule()
-        self.letters.schedule()
         self.at(SWEEP_S, self._sweep)
         self.run_until(options.duration_s)
         self.heal()
@@ -157,7 +151,6 @@ class World:
     def heal(self) -> None:
         """From here on nothing new goes wrong, and nobody writes or sends."""
         self.workload.stop()
-        self.letters.stop()
         self.healed = True
         for host in self.hosts:
             if isinstance(host.node, Hostile):
