@@ -111,6 +111,7 @@ class Stack:
 
     def spawn(self) -> None:
         """Start without waiting, so that several can start at once."""
+        self._ready_before = self.ready_lines()
         command = [*COMMAND, "run", "--name", self.name, *self.run_arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

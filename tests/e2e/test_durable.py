@@ -3,6 +3,7 @@
 import json
 
 from tests.e2e.keeper_ci import lines_of
+from tests.e2e.kill_cycles import ZERO, Cycles
 from tests.e2e.stacks import Mesh, Stack, wait_until
 
 
@@ -41,3 +42,14 @@ def test_a_message_for_an_offline_stack_survives_kill_9_of_its_origin_and_arrive
     shown = json.loads(a.cli("message", msg_id, "--json").out)
     assert [step["state"] for step in shown["transitions"]][-1] == "answered"
     assert shown["body"] == "kept hello from before"
+
+
+def test_kill_9_of_origin_relay_and_destination_under_load_loses_and_doubles_nothing(
+    mesh: Mesh,
+) -> None:
+    cycles = Cycles(mesh, rng_seed=1, rate=100.0)
+    cycles.run(24)
+    found = cycles.settle()
+    print(found)
+    assert found["accepted"] > 200
+    assert {name: found[name] for name in ZERO} == dict.fromkeys(ZERO, 0)
