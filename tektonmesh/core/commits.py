@@ -57,11 +57,7 @@ class Commits:
     def check(self) -> None:
         """Raises StoreError while the disk takes no writes."""
         if self.refusing:
-            raise StoreError(
-                "The disk takes no writes; nothing was accepted.",
-                hint="Is it full?",
-                data={"retry_after_s": RETRY_AFTER_S},
-            )
+            raise refusal()
 
     def saved(self, ticket: int) -> None:
         """The rows of `ticket` are durable."""
@@ -80,3 +76,12 @@ class Commits:
                 undo = tuple((table, key, None) for table, key, _value in waiting.rows)
                 self.env.emit(Save(undo, None))
                 waiting.failed()
+
+
+def refusal() -> StoreError:
+    """What a caller is told while the disk takes no writes."""
+    return StoreError(
+        "The disk takes no writes; nothing was accepted.",
+        hint="Is it full?",
+        data={"retry_after_s": RETRY_AFTER_S},
+    )

@@ -35,10 +35,11 @@ an (attempt, msg_id) of late give a second one back."""
 
 
 class Freight(Waiting):
-    """One thing to be carried. `msg_id` is that of its envelopes, `number` counts copies, `flying`
-    those of which nothing was heard; `doubt` says that one may have got through unseen."""
+    """One thing to be carried. `msg_id` is that of its envelopes, `number` counts copies, `begun`
+    is when the first left; `flying` are those of which nothing was heard, and `doubt` says that one
+    may have got through unseen."""
 
-    __slots__ = ("attempt", "doubt", "flying", "number", "path", "pause_s", "stack")
+    __slots__ = ("attempt", "begun", "doubt", "flying", "number", "path", "pause_s", "stack")
 
     def __init__(self, stack: StackId) -> None:
         super().__init__()
@@ -47,6 +48,7 @@ class Freight(Waiting):
         self.number = 0
         self.flying = 0
         self.doubt = False
+        self.begun = 0.0
         self.pause_s = 0.0
         self.path: tuple[StackId, ...] = ()
 
@@ -85,13 +87,29 @@ class _Road:
     """All that is to go to one stack: `open` is under way, `queue` waits. While `blocked_s` is not
     zero nothing leads there."""
 
-    __slots__ = ("blocked_s", "bytes", "open", "queue")
+    __slots__ = ("blocked_s", "bytes", "open", "queue", "round_s", "spread_s")
 
     def __init__(self) -> None:
+        self.round_s = self.spread_s = 0.0
         self.open: dict[Freight, None] = {}
         self.bytes = 0
         self.queue: OrderedDict[Freight, None] = OrderedDict()
         self.blocked_s = 0.0
+
+    def heard(self, sample_s: float) -> None:
+        """A confirmation came so long after the first copy (Jacobson, 1988; counted from the
+        first copy, it is never too short, as Karn's rule would have it)."""
+        if not self.round_s:
+            self.round_s, self.spread_s = sample_s, sample_s / 2.0
+            return
+        self.spread_s += (abs(sample_s - self.round_s) - self.spread_s) / 4.0
+        self.round_s += (sample_s - self.round_s) / 8.0
+
+    @property
+    def patience_s(self) -> float:
+        """How long a confirmation may take: a stack that is busy answers late, and more copies
+        would only make it later."""
+        return min(self.round_s + 4.0 * self.spread_s, PAUSE_MAX_S)
 
 
 class Courier:
@@ -118,6 +136,13 @@ class Courier:
         road = self._roads.setdefault(freight.stack, _Road())
         road.queue[freight] = None
         self._pump(freight.stack, road)
+
+    def arrived(self, freight: Freight) -> None:
+        """The other stack has confirmed it."""
+        road = self._roads.get(freight.stack)
+        if road is not None and freight in road.open and freight.number:
+            road.heard(self.env.now - freight.begun)
+        self.drop(freight)
 
     def drop(self, freight: Freight) -> None:
         """It is there, or worth nothing any more. What follows it may go; nothing happens if it
@@ -172,7 +197,7 @@ class Courier:
         for freight in list(road.open):
             if not self._is_whole(freight.path):
                 freight.path = ()
-                freight.pause_s = self._first_pause_s(stack)
+                freight.pause_s = self._first_pause_s(stack, road)
                 self._transmit(freight, road)
 
     def _is_whole(self, path: tuple[StackId, ...]) -> bool:
@@ -183,7 +208,7 @@ class Courier:
     def _pump(self, stack: StackId, road: _Road) -> None:
         while road.queue and not road.blocked_s and self._has_room(road):
             freight, _ = road.queue.popitem(last=False)
-            freight.pause_s = self._first_pause_s(stack)
+            freight.pause_s = self._first_pause_s(stack, road)
             road.open[freight] = None
             road.bytes += freight.size
             self._transmit(freight, road)
@@ -194,8 +219,9 @@ class Courier:
         fits = road.bytes + next(iter(road.queue)).size <= settings.window_bytes
         return not road.open or (fits and len(road.open) < settings.window_messages)
 
-    def _first_pause_s(self, stack: StackId) -> float:
-        return max(self.env.settings.receipt_wait_s, 8.0 * self._forwarding.round_trip_s(stack))
+    def _first_pause_s(self, stack: StackId, road: _Road) -> float:
+        path_s = 8.0 * self._forwarding.round_trip_s(stack)
+        return max(self.env.settings.receipt_wait_s, path_s, road.patience_s)
 
     def _transmit(self, freight: Freight, road: _Road, avoid: bytes = b"") -> None:
         """One copy; if nobody can take it, the road is blocked."""
@@ -232,6 +258,7 @@ class Courier:
         freight.number += 1
         freight.flying += 1
         if freight.number == 1:
+            freight.begun = now
             freight.left()
         return True
 
@@ -294,6 +321,6 @@ class Courier:
             if road.blocked_s:
                 return
             if freight in road.open:
-                freight.pause_s = self._first_pause_s(stack)
+                freight.pause_s = self._first_pause_s(stack, road)
                 self._transmit(freight, road)
         self._pump(stack, road)

@@ -316,7 +316,7 @@ class Inbox:
         if item is None or item.stage is not Stage.ANSWERED:
             return
         if item.carried is not None:
-            self._courier.drop(item.carried)
+            self._courier.arrived(item.carried)
         self._count(item, -1)
         item.stage, item.answer, item.carried = Stage.DONE, None, None
         self._count(item, 1)

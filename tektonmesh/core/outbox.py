@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from tektonmesh.core.commits import Commits, Row
+from tektonmesh.core.commits import Commits, Row, refusal
 from tektonmesh.core.courier import Courier
 from tektonmesh.core.ends import Ends, Span
 from tektonmesh.core.events import SendMessage
@@ -36,7 +36,7 @@ from tektonmesh.core.repeated import check_same, key_of, print_of
 from tektonmesh.core.rows import drop_row, pack_row, read_rows
 from tektonmesh.core.sent import KEEP_S, Sent
 from tektonmesh.core.types import ID_SIZE, Saved, StackId
-from tektonmesh.errors import DeliveryError, MeshError, StoreError
+from tektonmesh.errors import DeliveryError, MeshError
 
 ROUTE_GRACE_S = 2.0
 """A caller that waits is told so soon that nothing leads there; a message that was accepted
@@ -266,7 +266,7 @@ class Outbox:
         """The disk did not take it: it never was."""
         if self._open.get(item.msg_id) is item:
             self._remove(item)
-            self._tell_failure(item, StoreError("The disk takes no writes; nothing was accepted."))
+            self._tell_failure(item, refusal())
 
     def _carry(self, item: Outgoing) -> None:
         if item.stack == self.env.me:
@@ -354,7 +354,7 @@ class Outbox:
             return
         item.received = True
         self._seen(item)
-        self._courier.drop(item)
+        self._courier.arrived(item)
         self.note(item, RECEIVED)
         self.env.save(NEWS, item.msg_id, pack_row(self.env, item.transitions[1:]))
 
