@@ -91,6 +91,7 @@ class Stack:
         self.name = name
         self.home = folder / name
         self.run_arguments = run
+        self.program = COMMAND
         self.netns = netns
         self.log = folder / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -112,7 +113,7 @@ class Stack:
     def spawn(self) -> None:
         """Start without waiting, so that several can start at once."""
         self._ready_before = self.ready_lines()
-        command = [*COMMAND, "run", "--name", self.name, *self.run_arguments]
+        command = [*self.program, "run", "--name", self.name, *self.run_arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.inside(command),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -94,6 +97,42 @@ def test_a_key_whose_message_was_under_way_when_the_origin_died_is_the_same_mess
     b.start()
     wait_until("answered", lambda: state_of(a, first["id"]) == "answered", within_s=20)
     assert [line["id"] for line in lines_of(kept)] == [first["id"]]
+
+
+ORIGIN_POINTS = (("outbox", "put"), ("outnews", "put"), ("sent", "put"))
+DESTINATION_POINTS = (("inbox", "put"), ("inbox", "delete"), ("taken", "put"))
+DYING = Path(__file__).with_name("dying_daemon.py")
+
+
+@pytest.mark.parametrize(("role", "points"), [(0, ORIGIN_POINTS), (1, DESTINATION_POINTS)])
+def test_kill_9_at_each_commit_point_loses_and_doubles_nothing(
+    mesh: Mesh, role: int, points: tuple[tuple[str, str], ...]
+) -> None:
+    a, b, kept = pair(mesh)
+    victim = (a, b)[role]
+    healthy = victim.program
+    ids = []
+    for when in ("before", "after"):
+        for table, act in points:
+            victim.kill()
+            victim.program = [sys.executable, str(DYING), when, table, act]
+            victim.start()
+            key = f"{when} {table} {act}"
+            asked = {"to": "keeper@b", "body": key, "idempotency_key": key, "durable": True}
+            with contextlib.suppress(OSError, ValueError):
+                a.rpc("send", **asked)
+            assert victim.process is not None
+            assert victim.process.wait(20) == -signal.SIGKILL, key
+            victim.program = healthy
+            victim.start()
+            msg_id = a.rpc("send", **asked)["id"]
+            wait_until(key, lambda i=msg_id: state_of(a, i) == "answered", within_s=20)
+            ids.append(msg_id)
+    first_attempts = [line["id"] for line in lines_of(kept) if not line["attempt"]]
+    assert sorted({line["id"] for line in lines_of(kept)}) == sorted(ids)
+    again = len(lines_of(kept)) - len(ids)
+    print(f"{len(ids)} points, {again} given to the CI again, {len(first_attempts)} first attempts")
+    assert not a.status()["queues"]["outbox"] and not b.status()["queues"]["inbox"]
 
 
 def test_a_full_disk_refuses_with_a_type_and_loses_nothing_that_was_accepted(
