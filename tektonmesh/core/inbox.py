@@ -19,6 +19,7 @@ from tektonmesh.core.courier import Courier
 from tektonmesh.core.ends import Ends, Span
 from tektonmesh.core.handouts import Parcel
 from tektonmesh.core.incoming import (
+    OVERHEAD,
     PIECE_SIZE,
     Answer,
     AnswerFreight,
@@ -187,7 +188,7 @@ class Inbox:
         self._commits.check()
         full = (
             self._open >= settings.inbox_messages
-            or self._bytes + len(note.body) > settings.inbox_bytes
+            or self._bytes + len(note.body) + OVERHEAD > settings.inbox_bytes
             or self.turns.waiting(note.ci) >= settings.inbox_per_ci
         )
         if full or len(self._items) >= settings.marks_max:

@@ -27,6 +27,7 @@ from tektonmesh.core.outgoing import (
     ANSWERED,
     EXPIRED,
     FAILED,
+    OVERHEAD,
     RECEIVED,
     Ended,
     Letter,
@@ -221,7 +222,7 @@ class Outbox:
             full = "Too many messages wait for this stack."
         elif len(self._open) >= settings.outbox_messages:
             full = "Too many messages wait here for other stacks."
-        elif self._bytes + size > settings.outbox_bytes:
+        elif self._bytes + size + OVERHEAD > settings.outbox_bytes:
             full = "The messages that wait here have no room for this one."
         if full:
             away = not self._graph.reachable(stack) and stack != self.env.me
