@@ -16,6 +16,7 @@ from typing import Any
 
 from tektonmesh.core.commits import Commits, Row
 from tektonmesh.core.courier import Courier
+from tektonmesh.core.effects import Save
 from tektonmesh.core.ends import Ends, Span
 from tektonmesh.core.handouts import Parcel
 from tektonmesh.core.incoming import (
@@ -43,6 +44,7 @@ TABLE, MARKS, LOWS = "inbox", "taken", "low"
 
 Words = list[Any]
 
+LATE_DETAIL = "Its time was over before its CI answered."
 ENDED_DETAIL = "It was here before, and its answer is not kept any more."
 
 
@@ -87,6 +89,7 @@ class Inbox:
         self._items: dict[bytes, Incoming] = {}
         self._marks: dict[StackId, dict[bytes, Incoming]] = {}
         """By origin, those of which only the mark is left, oldest first."""
+        self._known_of: dict[StackId, int] = {}
         self._lows: dict[StackId, int] = {}
         self._open = 0
         self._unconfirmed = 0
@@ -191,7 +194,8 @@ class Inbox:
             or self._bytes + len(note.body) + OVERHEAD > settings.inbox_bytes
             or self.turns.waiting(note.ci) >= settings.inbox_per_ci
         )
-        if full or len(self._items) >= settings.marks_max:
+        known = self._known_of.get(source, 0) >= settings.marks_per_stack
+        if full or known or len(self._items) >= settings.marks_max:
             raise DeliveryError("Too many messages wait on this stack.", code="busy")
 
     def _take(self, key: Key, note: Note, left_s: float, low_ms: int, trace: bytes) -> None:
@@ -200,7 +204,11 @@ class Inbox:
         self._insert(item)
         words = [note.ci, note.sender, note.content_type, note.no_reply]
         row: Row = (TABLE, item.row_key, pack_row(self.env, words, note.body))
-        rows = (row, self._mark(item, Stage.WAITING), *self._raise_low(key[0], low_ms))
+        # Not with the rows that a disk that refuses makes undone: marks that went are gone.
+        lows = self._raise_low(key[0], low_ms)
+        if lows:
+            self.env.emit(Save(lows, None))
+        rows = (row, self._mark(item, Stage.WAITING))
         self._commits.save(rows, partial(self._taken, item), partial(self._not_taken, item))
 
     def _new(self, key: Key, left_s: float, trace: bytes) -> Incoming:
@@ -212,6 +220,9 @@ class Inbox:
         """It is safe here."""
         if self._items.get(item.row_key) is not item or item.stage is not Stage.WRITING:
             return
+        if item.over:  # its time was so short that writing it took longer
+            self._answer(item, Answer(LATE_DETAIL.encode(), "", "expired", "released"))
+            return
         self._voice.receipt(item.key, item.trace)
         self.turns.add(item)
 
@@ -222,7 +233,9 @@ class Inbox:
 
     def _refuse(self, key: Key, error: MeshError, left_s: float, trace: bytes) -> None:
         """Say no, and no to every late copy as well."""
-        if len(self._items) >= self.env.settings.marks_max or self._commits.refusing:
+        settings = self.env.settings
+        full = self._known_of.get(key[0], 0) >= settings.marks_per_stack
+        if full or len(self._items) >= settings.marks_max or self._commits.refusing:
             return  # its origin asks again
         item = self._new(key, left_s, trace)
         self._insert(item)
@@ -336,10 +349,10 @@ class Inbox:
         words = [int(stage), item.span.end_ms, item.ttl_ms, *about, item.trace]
         return MARKS, item.row_key, pack_row(self.env, words, answer.body)
 
-    def _raise_low(self, source: StackId, low_ms: int) -> list[Row]:
+    def _raise_low(self, source: StackId, low_ms: int) -> tuple[Row, ...]:
         """The rows by which marks go that no copy can need any more."""
         if low_ms <= self._lows.get(source, 0):
-            return []
+            return ()
         self._lows[source] = low_ms
         rows: list[Row] = [(LOWS, source, pack_row(self.env, [low_ms]))]
         marks = self._marks.get(source, {})
@@ -348,11 +361,12 @@ class Inbox:
                 break
             self._forget(item)
             rows.append((MARKS, row_key, None))
-        return rows
+        return tuple(rows)
 
     def _insert(self, item: Incoming) -> None:
         assert item.row_key not in self._items, "a message is taken once"
         self._items[item.row_key] = item
+        self._known_of[item.key[0]] = self._known_of.get(item.key[0], 0) + 1
         self._count(item, 1)
         if item.stage is Stage.DONE:
             self._marks.setdefault(item.key[0], {})[item.row_key] = item
@@ -361,6 +375,9 @@ class Inbox:
     def _forget(self, item: Incoming) -> None:
         del self._items[item.row_key]
         self._count(item, -1)
+        self._known_of[item.key[0]] -= 1
+        if not self._known_of[item.key[0]]:
+            del self._known_of[item.key[0]]
         marks = self._marks.get(item.key[0], {})
         marks.pop(item.row_key, None)
         if not marks:
@@ -399,6 +416,5 @@ class Inbox:
         if item.stage in (Stage.WAITING, Stage.LEASED):
             certain = item.stage is Stage.WAITING and not item.attempt
             self.turns.drop(item)
-            detail = "Its time was over before its CI answered."
             outcome = "released" if certain else "indeterminate"
-            self._answer(item, Answer(detail.encode(), "", "expired", outcome))
+            self._answer(item, Answer(LATE_DETAIL.encode(), "", "expired", outcome))

@@ -255,6 +255,8 @@ class NodeSettings:
     inbox_per_ci: int = 10_000
     marks_max: int = 200_000
     """Messages of which a destination knows that it had them; some 400 bytes each."""
+    marks_per_stack: int = 20_000
+    """The same of one origin, so that none fills the memory for all."""
     delivery_lease_s: float = 900.0
     """How long a CI may have a durable message before it gets it again."""
     deliveries_max: int = 5

@@ -10,6 +10,7 @@ from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core.envelope import Kind, parse
 from tektonmesh.core.messages import Forward, Message
+from tektonmesh.errors import DeliveryError, LocalError
 from tests.network import Member, Network
 
 
@@ -646,3 +647,213 @@ def test_a_row_that_means_nothing_is_dropped_and_told() -> None:
     assert len(a.notices("message_row_dropped")) == 14
     network.run(0.1)
     assert {table for table, _ in a.saved} & {"outbox", "taken", "sent", "gone", "lease"} == set()
+
+
+def test_a_refusing_disk_leaves_what_is_known_of_ended_messages() -> None:
+    network, a, b = pair()
+    b.echo()
+    post(a)
+    network.run(1.0)
+    post(a)
+    network.run(1.0)
+    low = b.saved["low", a.id]
+    b.disk_stuck = True
+    post(a)
+    network.run(0.1)
+    network.handle(b, ev.StoreTrouble(True))
+    network.write("b")
+    network.handle(b, ev.StoreTrouble(False))
+    assert b.saved["low", a.id] >= low
+    network.run(15.0)
+    assert len(b.deliveries()) == 3
+    nothing_left(a, b)
+
+
+def test_an_origin_can_fill_no_more_than_its_part() -> None:
+    network, a, b = pair(marks_per_stack=2)
+    for _ in range(4):
+        post(a)
+    post(a, "nobody@b")
+    network.run(5.0)
+    assert b.node.durable.inbox.marks == 2 and len(b.deliveries()) == 2
+    b.register("other")
+    ticket = post(b, "other")
+    network.run(0.1)
+    assert state(b, b.result(ticket)["id"]) == "received"
+
+
+def test_a_message_whose_time_is_over_when_it_is_written_is_not_handed_out() -> None:
+    network, a, b = pair()
+    b.disk_stuck = True
+    ticket = post(a, ttl_s=2.0)
+    network.run(3.0)
+    network.write("b")
+    network.run(5.0)
+    assert b.deliveries() == []
+    assert state(a, a.result(ticket)["id"]) == "expired"
+    nothing_left(a, b)
+
+
+def test_another_prekey_is_used_when_the_destination_asks_for_it() -> None:
+    network, a, b = pair()
+    b.echo()
+    asked: list[int] = []
+    honest = b.keys.open
+
+    def forgot(static: bytes, key_id: bytes, aad: bytes, sealed: bytes) -> bytes:
+        if not asked:
+            asked.append(1)
+            raise LocalError("This key is not ours.", code="not_found")
+        return honest(static, key_id, aad, sealed)
+
+    b.keys.open = forgot  # type: ignore[method-assign]
+    ticket = post(a)
+    network.run(0.25)
+    assert state(a, a.result(ticket)["id"]) == "answered"
+
+
+def test_a_stack_that_is_busy_with_one_source_is_asked_later() -> None:
+    network, a, b = pair(source_rate_per_s=1.0)
+    b.echo()
+    tickets = [post(a) for _ in range(6)]
+    network.run(30.0)
+    assert [state(a, a.result(ticket)["id"]) for ticket in tickets] == ["answered"] * 6
+
+
+def test_a_message_that_can_never_be_sent_fails_with_its_reason() -> None:
+    network, a, b = pair(body_size_max=300_000)
+    ticket = post(a, body=b"x" * 262_000)
+    follows = post(a, body=b"small")
+    network.run(1.0)
+    shown = a.node.durable.outbox.history(bytes.fromhex(a.result(ticket)["id"]))
+    assert shown is not None and shown["state"] == "failed"
+    assert (shown["error"]["code"], shown["error"]["outcome"]) == ("too_large", "released")
+    assert state(a, a.result(follows)["id"]) == "received" and len(b.deliveries()) == 1
+
+
+def test_a_message_with_a_false_sender_is_refused() -> None:
+    network, a, b = pair()
+    a.node.durable.outbox.accept(
+        ev.SendMessage(99, "echo@b", b"x", "text/plain", "a\nb", 5.0, False, {"durable": True}),
+        b.id,
+        "echo",
+        5.0,
+    )
+    network.handle(a, ev.Tick())
+    network.run(1.0)
+    assert state(a, a.result(99)["id"]) == "failed" and b.deliveries() == []
+
+
+def test_what_follows_a_deregistration_is_forgotten_when_the_ci_is_back() -> None:
+    _network, _a, b = pair()
+    b.do(lambda t: ev.DeregisterCi(t, "echo", None, True))
+    assert rows(b, "gone") == [b"echo"]
+    b.register("echo")
+    assert rows(b, "gone") == []
+
+
+def test_only_so_many_cis_that_went_are_remembered() -> None:
+    network, _a, b = pair(ci_max=3)
+    b.do(lambda t: ev.DeregisterCi(t, "echo", None, True))
+    for name in ("one", "two", "three", "four"):
+        b.register(name)
+        b.do(lambda t, name=name: ev.DeregisterCi(t, name, None, True))  # type: ignore[misc]
+    assert sorted(rows(b, "gone")) == [b"four", b"three", b"two"]
+    b = network.restart("b", "a")
+    assert ("two", True) in b.node.durable.known and ("one", True) not in b.node.durable.known
+
+
+def test_a_private_ci_is_no_ci_for_other_stacks() -> None:
+    network, a, b = pair()
+    b.register("shy", share="private")
+    ticket = post(a, "shy@b")
+    local = post(b, "shy")
+    network.run(1.0)
+    assert state(a, a.result(ticket)["id"]) == "failed"
+    assert state(b, b.result(local)["id"]) == "received"
+    b.do(lambda t: ev.DeregisterCi(t, "shy", None, True))
+    again = post(a, "shy@b")
+    network.run(1.0)
+    assert state(a, a.result(again)["id"]) == "failed"
+
+
+# --- the window ----------------------------------------------------------------------------------
+
+
+def test_no_more_than_a_window_is_on_its_way_and_the_rest_follows_in_order() -> None:
+    network, a, b = pair(window_messages=2)
+    lose(network, Kind.RECEIPT)
+    for number in range(4):
+        post(a, body=b"%d" % number)
+    network.run(1.0)
+    assert [delivery.body for delivery in b.deliveries()] == [b"0", b"1"]
+    network.passes = lambda *_: True
+    network.run(12.0)
+    assert [delivery.body for delivery in b.deliveries()] == [b"0", b"1", b"2", b"3"]
+
+
+def test_what_waits_behind_a_window_expires_in_its_time() -> None:
+    network, a, b = pair(window_messages=1)
+    lose(network, Kind.RECEIPT)
+    first, second = post(a), post(a, ttl_s=5.0)
+    network.run(6.0)
+    assert state(a, a.result(second)["id"]) == "expired"
+    network.passes = lambda *_: True
+    network.run(12.0)
+    assert state(a, a.result(first)["id"]) == "received" and len(b.deliveries()) == 1
+
+
+def test_a_copy_goes_another_way_at_once_when_its_way_breaks() -> None:
+    network = Network("a", "b", "c", "d")
+    network.join("a", "b", "d")
+    network.join("a", "c", "d")
+    network["d"].register("echo")
+    network.run(2.0)
+    network.passes = lambda here, _there, message: (
+        not (
+            isinstance(message, Forward)
+            and here == "d"
+            and parse(message.envelope).header.kind == Kind.RECEIPT
+        )
+    )
+    ticket = post(network["a"], "echo@d")
+    network.run(0.2)
+    network.passes = lambda *_: True
+    msg_id = network["a"].result(ticket)["id"]
+    assert state(network["a"], msg_id) == "sent"
+    used = network["a"].node.durable.outbox.find(bytes.fromhex(msg_id))
+    assert used is not None
+    middle = next(name for name in "bc" if network[name].id in used.path)
+    network.cut("a", middle)
+    network.run(0.15)
+    assert state(network["a"], msg_id) == "received"
+
+
+def test_a_stack_that_is_away_for_long_costs_one_timer() -> None:
+    network, a, _b = pair()
+    network.cut("a", "b")
+    network.run(40.0)
+    for _ in range(50):
+        post(a)
+    network.run(1.0)
+    before = a.node.env.deadlines._seq
+    network.run(120.0)
+    assert a.node.env.deadlines._seq - before < 200
+
+
+def test_a_stack_whose_keys_are_not_known_is_tried_again() -> None:
+    network, a, b = pair()
+    b.echo()
+    honest = a.node.deliveries.sealer._key_of
+    missing: list[int] = []
+
+    def key_of(to: bytes) -> Any:
+        if len(missing) < 3:
+            missing.append(1)
+            raise DeliveryError("The keys of the stack are not known here yet.")
+        return honest(to)
+
+    a.node.deliveries.sealer._key_of = key_of  # type: ignore[method-assign]
+    ticket = post(a)
+    network.run(20.0)
+    assert state(a, a.result(ticket)["id"]) == "answered"
