@@ -38,9 +38,9 @@ class Deliveries:
         self.traces = Traces(replica, names)
         self.outcomes = Outcomes(env, names, self.traces)
         self._cis = cis
-        self._handouts = Handouts(env)
-        answering = Answering(env, self.sealer, self.posts, forwarding, Dedup(env))
-        arrivals = Arrivals(
+        self._handouts = self.handouts = Handouts(env)
+        answering = self.answering = Answering(env, self.sealer, self.posts, forwarding, Dedup(env))
+        arrivals = self.arrivals = Arrivals(
             env, names, cis, sealer=self.sealer, answering=answering, handouts=self._handouts
         )
         self._local: dict[int, tuple[int, Question]] = {}
@@ -113,7 +113,8 @@ class Deliveries:
         self._handouts.done(event.delivery, event.body, event.content_type)
 
     def reply_failed(self, event: ReplyFailed) -> None:
-        self._handouts.failed(event.delivery, event.code, event.detail)
+        lost = event.lost
+        self._handouts.failed(event.delivery, event.code, event.detail, lost=lost)
 
     # --- the node --------------------------------------------------------------------------------
 

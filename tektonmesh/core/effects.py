@@ -5,7 +5,8 @@ the next start: `meta` (epoch, highest hlc), `keydoc` (owner -> packed), `head` 
 `record` (owner | scope | key -> value), `ci` (name -> packed registration), `address`
 (owner or address -> packed), `name` (label -> owner), `peer` (id -> packed state), `floor`
 (owner -> packed version), `proof` (owner -> packed), `leaf` (identity key -> highest issued_at;
-written by the shell), `blob` (BLAKE2b-256 -> the bytes that have it).
+written by the shell), `outbox`, `outnews`, `sent`, `inbox`, `taken`, `lease`, `low`, `gone`
+(durable messages; docs/design/forwarding.md), `blob` (BLAKE2b-256 -> the bytes that have it).
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from tektonmesh.core.deliveries import Deliveries
 from tektonmesh.core.dialling import Dialling
 from tektonmesh.core.dissemination import Dissemination
 from tektonmesh.core.divergence import Divergence
+from tektonmesh.core.durable import Durable
 from tektonmesh.core.effects import Answer, AnswerFailed, CloseLink, Effect
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
@@ -102,6 +103,11 @@ class Node:
         self.requests = Requests(
             env, self.replica, self.names, self.graph, self.forwarding, self.deliveries
         )
+        self.durable = Durable(
+            env, self.clock, self.cis, self.graph, self.forwarding, self.deliveries
+        )
+        self.durable.load(saved)
+        self.requests.with_durable(self.durable)
         self.blobs = Blobs(env, self.replica, self.neighbours, saved)
         self.started = now
         self._novelty_due = now
@@ -125,6 +131,7 @@ class Node:
         self.dialling.start()
         self.antientropy.start()
         self.blobs.start()
+        self.durable.start()
         return self.env.take()
 
     def resume(self, now: float, links: Sequence[tuple[ev.LinkUp, float]]) -> list[Effect]:
@@ -163,7 +170,8 @@ class Node:
             ev.Tick: lambda _event: None,
             ev.WallClock: lambda event: self.clock.on_wall(event.wall_s),
             ev.Stalled: self._stalled,
-            ev.Saved: lambda event: self.owner.saved(event.ticket),
+            ev.Saved: self._saved,
+            ev.StoreTrouble: lambda event: self.durable.commits.trouble(event.refusing),
             ev.LinkUp: self._link_up,
             ev.LinkDown: self._link_down,
             ev.Received: self._received,
@@ -243,6 +251,10 @@ class Node:
                     self.env.emit(Answer(event.ticket, result))
 
         return run
+
+    def _saved(self, event: ev.Saved) -> None:
+        self.owner.saved(event.ticket)
+        self.durable.commits.saved(event.ticket)
 
     def _stalled(self, event: ev.Stalled) -> None:
         if event.suspended > 0.0:
@@ -367,6 +379,7 @@ class Node:
     def _leave(self, event: ev.Leave) -> None:
         self.dialling.stop()
         self.requests.leaving()
+        self.durable.leaving()
         self.blobs.leaving()
         self.owner.leave(event.ticket)
 
@@ -382,9 +395,11 @@ class Node:
         self.sightings.on_change(change)
         self.dialling.on_change(change)
         self.requests.on_change(change)
+        self.durable.on_change(change)
         self.blobs.on_change(change, change.link)
         self.chronicle.on_change(change)
 
     def _graph_changed(self) -> None:
         self.forwarding.graph_changed()
         self.requests.graph_changed()
+        self.durable.graph_changed()

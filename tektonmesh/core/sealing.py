@@ -11,6 +11,7 @@ Bodies, by kind (docs/design/forwarding.md):
     CHUNK    data, off            RECEIPT  tr             CANCEL   nothing
     NACK     code, detail, out (outcome), and for `unknown_key` id, pk (the newest prekey)
     RESEND   off                  TRACE_REPLY  tr, rep (reports of the hops)
+What durable messages add is listed in `durable`.
 """
 
 from __future__ import annotations

@@ -14,10 +14,13 @@ import pytest
 
 from tektonmesh.core import intake, shelf
 from tektonmesh.core.antientropy import AntiEntropy
+from tektonmesh.core.commits import Commits
 from tektonmesh.core.dedup import Dedup
 from tektonmesh.core.dissemination import Dissemination
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
+from tektonmesh.core.inbox import Inbox
+from tektonmesh.core.incoming import Stage
 from tektonmesh.core.intake import Intake
 from tektonmesh.core.leases import NO_FLOOR, Leases
 from tektonmesh.core.meshtime import SLACK_MS, MeshTime
@@ -280,6 +283,27 @@ def answer_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Outcomes, "answered", answered)
 
 
+def promise_before_the_disk_has_it(patch: pytest.MonkeyPatch) -> None:
+    honest = Commits.save
+
+    def save(self: Commits, rows: Any, then: Any, failed: Any = None) -> None:
+        honest(self, rows, lambda: None, failed)
+        then()
+
+    patch.setattr(Commits, "save", save)
+
+
+def write_no_marks(patch: pytest.MonkeyPatch) -> None:
+    """After a restart the destination does not know what it has answered."""
+    honest = Inbox._mark
+
+    def mark(self: Inbox, item: Any, stage: Any) -> Any:
+        table, key, value = honest(self, item, stage)
+        return table, key, None if stage is Stage.ANSWERED else value
+
+    patch.setattr(Inbox, "_mark", mark)
+
+
 PLANTED: tuple[tuple[Plant, str, int, str], ...] = (
     # What is taken of an owner.
     (skip_the_signature, "forger", 1, "exact-bytes"),
@@ -320,5 +344,7 @@ PLANTED: tuple[tuple[Plant, str, int, str], ...] = (
     (deliver_repeats, "loss", 1, "delivered-once"),
     (lose_what_a_dead_link_held, "failover", 1, "nothing-kept"),
     (answer_twice, "chain", 1, "one-outcome"),
+    (promise_before_the_disk_has_it, "durable", 1, "letters-arrive"),
+    (write_no_marks, "durable", 1, "letters-arrive"),
 )
 """(fault, scenario, its seed, the checker that sees it)."""
