@@ -9,14 +9,16 @@ nack, which no relay can forge. Handing out is `handouts`', the words of the ans
 from __future__ import annotations
 
 from tektonmesh.core.answering import GRACE_S, Answering, RemoteReplier
-from tektonmesh.core.cis import Cis
+from tektonmesh.core.ci import Ci, key_of
 from tektonmesh.core.dedup import Taken
 from tektonmesh.core.envelope import Envelope, Kind
 from tektonmesh.core.forwarding import FULL
 from tektonmesh.core.handouts import Handouts, Parcel
 from tektonmesh.core.machine import Env
 from tektonmesh.core.names import NAME, Names
+from tektonmesh.core.policy import Act
 from tektonmesh.core.repliers import NoReplier
+from tektonmesh.core.rights import Rights
 from tektonmesh.core.sealing import Body, Sealer, bytes_of, number_of, text_of
 from tektonmesh.core.types import StackId
 from tektonmesh.errors import DeliveryError, LocalError, RemoteError
@@ -36,15 +38,15 @@ class Arrivals:
         self,
         env: Env,
         names: Names,
-        cis: Cis,
         *,
+        rights: Rights,
         sealer: Sealer,
         answering: Answering,
         handouts: Handouts,
     ) -> None:
         self.env = env
         self._names = names
-        self._cis = cis
+        self._rights = rights
         self._sealer = sealer
         self._answering = answering
         self._handouts = handouts
@@ -81,10 +83,7 @@ class Arrivals:
         """Raises DeliveryError if it cannot be handed out."""
         source, msg_id = envelope.header.source, envelope.header.msg_id
         self._charge(source)
-        name = text_of(body, "to")
-        ci = self._cis.get(name)
-        if ci is None or not ci.remote:
-            raise DeliveryError(f"There is no CI '{name}' on this stack.", code="not_found")
+        ci = self._ci_for(source, body)
         parcel = self._parcel(envelope, body)
         if one_way:
             self._handouts.hand_out(ci, parcel, NoReplier())
@@ -98,6 +97,16 @@ class Arrivals:
         taken = self._answering.dedup.add((source, msg_id), parcel.left_s)
         self._answering.dedup.deliver(taken, replier, number)
         replier.start(taken)
+
+    def _ci_for(self, source: StackId, body: Body) -> Ci:
+        """The CI that is meant, if the policy lets the origin speak to it. The body names the CI
+        that asks, sealed by its stack, so no relay can put another one in its place."""
+        name, sender = key_of(text_of(body, "to")), text_of(body, "from")
+        size = len(bytes_of(body, "body"))
+        self._rights.require(source, Act("message", name, caller_ci=sender, size=size))
+        ci = self._rights.cis.get(name)
+        assert ci is not None, "nobody is let through to a CI that is not there"
+        return ci
 
     def _parcel(self, envelope: Envelope, body: Body) -> Parcel:
         """The message as its CI gets it; whatever the origin wrote is brought within bounds."""

@@ -5,7 +5,8 @@ the next start: `meta` (epoch, highest hlc), `keydoc` (owner -> packed), `head` 
 `record` (owner | scope | key -> value), `ci` (name -> packed registration), `address`
 (owner or address -> packed), `name` (label -> owner), `peer` (id -> packed state), `floor`
 (owner -> packed version), `proof` (owner -> packed), `leaf` (identity key -> highest issued_at;
-written by the shell), `blob` (BLAKE2b-256 -> the bytes that have it).
+written by the shell), `blob` (BLAKE2b-256 -> the bytes that have it), `terms` (id -> packed terms),
+`grant` (id of the grant -> packed), `invite` (id of the invite -> packed).
 """
 
 from __future__ import annotations
@@ -120,6 +121,14 @@ class Notice:
     data: dict[str, Any]
 
 
+@frozen
+class Audit:
+    """An entry for the audit log: who did what and which rule let it pass or not; no bodies."""
+
+    kind: str
+    data: dict[str, Any]
+
+
 Effect = (
     Send
     | CloseLink
@@ -132,4 +141,5 @@ Effect = (
     | AnswerFailed
     | WatchEndpoint
     | Notice
+    | Audit
 )

@@ -223,6 +223,16 @@ class EvictPeer:
 
 
 @frozen
+class Govern:
+    """The owner of this stack changes its policy: `act` is "terms", "grant", "revoke" or "invite",
+    `params` what it takes (`core/rights`, `core/invites`)."""
+
+    ticket: int
+    act: str
+    params: dict[str, Any]
+
+
+@frozen
 class Leave:
     """Publish `left`, wait for the neighbours to have it (bounded), then answer."""
 
@@ -279,6 +289,7 @@ Event = (
     | GetBlob
     | AdmitPeer
     | EvictPeer
+    | Govern
     | Leave
     | ReplyChunk
     | ReplyDone

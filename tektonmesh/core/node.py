@@ -33,6 +33,7 @@ from tektonmesh.core.proofs import Proofs
 from tektonmesh.core.quotas import Quotas
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.requests import Requests
+from tektonmesh.core.rights import Rights
 from tektonmesh.core.sightings import Sightings
 from tektonmesh.core.strikes import HELD_OFF
 from tektonmesh.core.trust import Trust, Verdict
@@ -98,7 +99,12 @@ class Node:
         self.dialling = Dialling(env, self.replica, self.neighbours, self.trust, saved)
         self.cis = Cis(env, self.owner, saved)
         self.forwarding = Forwarding(env, self.replica, self.paths, self.neighbours)
-        self.deliveries = Deliveries(env, self.replica, self.names, self.cis, self.forwarding)
+        self.rights = Rights(
+            env, self.trust, self.clock, replica=self.replica, cis=self.cis, saved=saved
+        )
+        self.deliveries = Deliveries(
+            env, self.replica, self.names, self.cis, self.rights, self.forwarding
+        )
         self.requests = Requests(
             env, self.replica, self.names, self.graph, self.forwarding, self.deliveries
         )
@@ -182,6 +188,7 @@ class Node:
             ev.GetBlob: self._command(self.blobs.get),
             ev.AdmitPeer: self._command(self._admit),
             ev.EvictPeer: self._command(self._evict),
+            ev.Govern: self._command(self.rights.govern),
             ev.Leave: self._command(self._leave),
             ev.ReplyChunk: self.deliveries.reply_chunk,
             ev.ReplyDone: self.deliveries.reply_done,
@@ -353,6 +360,7 @@ class Node:
 
     def _evict(self, event: ev.EvictPeer) -> dict[str, Any]:
         result = self.trust.evict(event.stack_id)
+        self.rights.forget(event.stack_id)
         self.neighbours.close(event.stack_id, "evicted", "This stack was evicted.")
         self.replica.drop(event.stack_id)
         self.antientropy.evicted()

@@ -20,6 +20,7 @@ from tektonmesh.core.machine import Env
 from tektonmesh.core.names import Names
 from tektonmesh.core.outcomes import Question
 from tektonmesh.core.pending import Pending, Window
+from tektonmesh.core.policy import Act
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.replies import Replies
 from tektonmesh.core.tracing import Tracing
@@ -136,6 +137,8 @@ class Requests:
 
     def _send_remote(self, command: SendMessage, stack: StackId, ci: str, timeout_s: float) -> None:
         assert command.ticket not in self._tickets, "a ticket is used once"
+        act = Act("message", ci, caller_ci=command.sender, size=len(command.body))
+        self._deliveries.rights.require_use(stack, act)
         self._check_known(stack, ci)
         question = Question(
             ticket=command.ticket,

@@ -131,6 +131,17 @@ class Trust:
         held = self._peers.get(stack_id)
         return held is not None and held.state == "evicted"
 
+    def role_of(self, stack_id: StackId) -> str:
+        """In which role this id is admitted: by this stack's people, or by vouchers of those it
+        accepts. Empty for any other."""
+        held = self._peers.get(stack_id)
+        if held is not None and held.state == "evicted":
+            return ""
+        if stack_id in self.env.settings.allowed_ids or (held and held.state == "admitted"):
+            return "member"
+        accepted = self._accepted.get(stack_id)
+        return accepted[1].role if accepted is not None else ""
+
     def evicted(self) -> list[StackId]:
         """The ids evicted here, sorted."""
         return sorted(one for one, peer in self._peers.items() if peer.state == "evicted")

@@ -233,6 +233,7 @@ class Daemon:
             fx.AnswerFailed: self._asks.answer_failed,
             fx.WatchEndpoint: self._health.watch,
             fx.Notice: self.notices.take,
+            fx.Audit: lambda effect: _LOG.debug("audit %s %s", effect.kind, effect.data),
         }
 
     def _deliver(self, effect: fx.Deliver) -> None:
