@@ -57,6 +57,8 @@ class LinkUp:
     addresses: tuple[str, ...]
     address: str
     outbound: bool
+    invite: bytes = b""
+    """The invite of ours whose secret the peer proved, if that is why it was admitted."""
 
 
 @frozen
@@ -97,6 +99,7 @@ class PeerRefused:
     address: str
     outbound: bool
     reason: str
+    invite: bytes = b""
 
 
 @frozen

@@ -23,6 +23,7 @@ from tektonmesh.core.divergence import Divergence
 from tektonmesh.core.effects import Answer, AnswerFailed, CloseLink, Effect
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
+from tektonmesh.core.invites import Invites
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.names import Names
@@ -102,6 +103,8 @@ class Node:
         self.rights = Rights(
             env, self.trust, self.clock, replica=self.replica, cis=self.cis, saved=saved
         )
+        self.trust.introduces = self.rights.is_introducer
+        self.invites = Invites(env, self.trust, self.rights, self.clock, saved)
         self.deliveries = Deliveries(
             env, self.replica, self.names, self.cis, self.rights, self.forwarding
         )
@@ -174,7 +177,7 @@ class Node:
             ev.LinkDown: self._link_down,
             ev.Received: self._received,
             ev.DialFailed: self.dialling.on_failed,
-            ev.PeerRefused: self.trust.on_refused,
+            ev.PeerRefused: self._peer_refused,
             ev.PeerSeen: self.dialling.on_seen,
             ev.RegisterCi: self._command(self.cis.register),
             ev.HeartbeatCi: self._command(self.cis.heartbeat),
@@ -188,7 +191,7 @@ class Node:
             ev.GetBlob: self._command(self.blobs.get),
             ev.AdmitPeer: self._command(self._admit),
             ev.EvictPeer: self._command(self._evict),
-            ev.Govern: self._command(self.rights.govern),
+            ev.Govern: self._command(self._govern),
             ev.Leave: self._command(self._leave),
             ev.ReplyChunk: self.deliveries.reply_chunk,
             ev.ReplyDone: self.deliveries.reply_done,
@@ -261,6 +264,10 @@ class Node:
             # It was struck while it shook hands. The dial, if one led here, counts as unanswered.
             self.env.emit(CloseLink(event.link, HELD_OFF, _HELD_OFF_DETAIL))
             return
+        if event.invite and not self.invites.redeem(event):
+            self.env.emit(CloseLink(event.link, "not_admitted", "The invite is used up."))
+            return
+        self.invites.joined(event.stack_id)
         taken = self.neighbours.link_up(event)
         # Also for a second link that was closed again: it tells who lives at that address.
         self.dialling.on_link_up(event)
@@ -280,6 +287,10 @@ class Node:
         self.proofs.link_up(event.link)
         self.forwarding.link_up(event.link)
         self.blobs.link_up(event.link)
+
+    def _peer_refused(self, event: ev.PeerRefused) -> None:
+        self.trust.on_refused(event)
+        self.invites.refused(event)
 
     def _link_down(self, event: ev.LinkDown) -> None:
         neighbour = self.neighbours.links.get(event.link)
@@ -357,6 +368,10 @@ class Node:
         result = self.trust.admit(event.stack_id)
         self.dialling.retry_now(event.stack_id)
         return result
+
+    def _govern(self, event: ev.Govern) -> dict[str, Any]:
+        machine = self.invites if event.act in ("invite", "uninvite", "join") else self.rights
+        return machine.govern(event)
 
     def _evict(self, event: ev.EvictPeer) -> dict[str, Any]:
         result = self.trust.evict(event.stack_id)

@@ -89,7 +89,7 @@ class Daemon:
         self._deliveries: dict[int, int] = {}
         self._drive = Drive(lambda now: self._make_node(now, saved))
         self.node = self._drive.node
-        credentials.open(saved, store, lambda: self.listen, self.node.judge)
+        credentials.open(saved, store, lambda: self.listen, self.node)
         near_only = config.lan and config.secret == (LAN_TEST_SECRET,)
         inject, spawn = self._drive.inject, self._spawn
         self._asks = Asks(inject)
