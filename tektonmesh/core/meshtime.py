@@ -181,8 +181,10 @@ class MeshTime:
         behind_ms = self._target - self._offset
         if not self._signed:
             self._offset = self._target
-        elif behind_ms > ALARM_MS and agreeing >= 2 and not far:
-            self._step(behind_ms)  # a machine that was stopped from outside knows nothing of it
+        elif behind_ms > SLACK_MS and agreeing >= 2 and not far:
+            # A machine that was stopped from outside knows nothing of it. One that is less behind
+            # than this still takes the heads of the others, and may slew.
+            self._step(behind_ms)
         alarm = self.alarm
         if alarm and not self._alarmed:
             off = self._voted - self._offset
