@@ -9,6 +9,7 @@ is published through `owner`; delivering messages is `handouts`'.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -33,7 +34,12 @@ class Cis:
         self._cis: dict[str, Ci] = {}
         self._ids: dict[str, str] = {}
         self._connections: dict[int, dict[str, None]] = {}
+        self._watchers: list[Callable[[], None]] = []
         self._saved = [(key, row) for (table, key), row in sorted(saved.items()) if table == "ci"]
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """`callback` runs when what others may know of a CI has changed."""
+        self._watchers.append(callback)
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -209,6 +215,7 @@ class Cis:
         self.env.save("ci", ci.key.encode(), None)
         if ci.remote:
             self._owner.delete(f"ci/{ci.key}")
+        self._tell_watchers()
         if ci.how["kind"] == "http":
             self.env.emit(WatchEndpoint(ci.key, None))
         self.env.notice("ci_deregistered", ci=ci.name, reason=reason)
@@ -221,6 +228,11 @@ class Cis:
             self._owner.put(key, ci.record())
         elif self._owner.get(key) is not None:
             self._owner.delete(key)
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for callback in self._watchers:
+            callback()
 
     def _watch(self, ci: Ci, old: Ci | None = None) -> None:
         """Have the endpoint of an HTTP CI checked, and no longer that of a former one."""

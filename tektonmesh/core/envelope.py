@@ -82,6 +82,7 @@ class Kind(IntEnum):
     RESEND = 7
     TRACE = 8
     TRACE_REPLY = 9
+    SHARE = 16
 
 
 class Flags(IntFlag):

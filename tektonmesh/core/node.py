@@ -35,6 +35,7 @@ from tektonmesh.core.quotas import Quotas
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.requests import Requests
 from tektonmesh.core.rights import Rights
+from tektonmesh.core.sharing import Sharing
 from tektonmesh.core.sightings import Sightings
 from tektonmesh.core.strikes import HELD_OFF
 from tektonmesh.core.trust import Trust, Verdict
@@ -111,6 +112,10 @@ class Node:
         self.requests = Requests(
             env, self.replica, self.names, self.graph, self.forwarding, self.deliveries
         )
+        self.sharing = Sharing(
+            env, self.replica, self.cis, self.rights, self.deliveries, self.forwarding
+        )
+        self.requests.shared = self.sharing.record
         self.blobs = Blobs(env, self.replica, self.neighbours, saved)
         self.started = now
         self._novelty_due = now
@@ -403,6 +408,7 @@ class Node:
         self.sightings.on_change(change)
         self.dialling.on_change(change)
         self.requests.on_change(change)
+        self.sharing.on_change(change)
         self.blobs.on_change(change, change.link)
         self.chronicle.on_change(change)
 

@@ -8,6 +8,7 @@ decide, reading what comes back is `replies`', and getting a copy there is `forw
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tektonmesh.core.copies import Copies
@@ -56,6 +57,8 @@ class Requests:
         self._tickets: dict[int, Pending] = {}
         self._windows: dict[StackId, Window] = {}
         self._leaving = False
+        self.shared: Callable[[StackId, str], dict[str, Any] | None] = _nothing_shared
+        """The record of a CI that a stack shares with this one alone; told by `core/sharing`."""
         self.copies = Copies(env, self, graph, forwarding, self._sealer)
         self._tracing = Tracing(env, names, forwarding, deliveries)
         self._replies = Replies(env, self, forwarding, deliveries)
@@ -176,7 +179,7 @@ class Requests:
             raise DeliveryError(f"'{ci}@{label}' takes no messages at present.", code="ci_offline")
 
     def _record_of(self, stack: StackId, ci: str) -> dict[str, Any]:
-        record = self._replica.owners[stack].value(f"ci/{ci}")
+        record = self._replica.owners[stack].value(f"ci/{ci}") or self.shared(stack, ci)
         if record is None:
             label = self._names.label(stack)
             raise DeliveryError(f"There is no CI '{ci}' on the stack '{label}'.", code="not_found")
@@ -243,3 +246,7 @@ class Requests:
             del self._windows[stack]
         for freed in following if not self._leaving else ():
             self.copies.begin(freed)
+
+
+def _nothing_shared(_stack: StackId, _ci: str) -> dict[str, Any] | None:
+    return None
