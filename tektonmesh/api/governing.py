@@ -19,6 +19,8 @@ from tektonmesh.core.policy import Act, Verdict, check_verb
 from tektonmesh.core.types import StackId
 from tektonmesh.errors import LocalError, MeshError, PolicyError
 from tektonmesh.net.addresses import join_address
+from tektonmesh.net.auditcheck import last_entries
+from tektonmesh.net.auditlog import FOLDER
 from tektonmesh.net.daemon import Daemon
 
 Params = Mapping[str, Any]
@@ -41,6 +43,7 @@ class Governing:
             "grant": self.grant,
             "revoke": self.revoke,
             "policy": self.policy,
+            "audit": self.audit,
         }
 
     async def _govern(self, act: str, **params: Any) -> dict[str, Any]:
@@ -179,6 +182,17 @@ class Governing:
         if subject == me:
             raise validate.field_error("subject", "is this stack itself, which may do anything")
         return _shown_verdict(rights.check(subject, act), "export")
+
+    # --- audit -----------------------------------------------------------------------------------
+
+    async def audit(self, params: Params) -> Any:
+        """`{"last"?}`: the newest entries of the audit log; `{"witness": true}`: which end of it
+        other stacks have seen (`{"witnesses": [{"stack", "n", "hash"}], "silent"}`)."""
+        if validate.flag(params, "witness"):
+            return await self._daemon.ask(ev.AskWitnesses)
+        last = validate.number(params, "last", low=1, high=10_000, default=100)
+        folder = self._daemon.config.home / FOLDER
+        return await trio.to_thread.run_sync(last_entries, folder, int(last or 1))
 
     # --- names -----------------------------------------------------------------------------------
 

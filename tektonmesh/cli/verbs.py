@@ -9,7 +9,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Run a stack", ("init", "run", "status", "doctor", "peers")),
     ("Look around", ("stacks", "explain", "cis", "find", "trace", "watch")),
     ("Talk", ("send",)),
-    ("Decide who may do what", ("invite", "join", "grant", "revoke", "policy")),
+    ("Decide who may do what", ("invite", "join", "grant", "revoke", "policy", "audit")),
     ("Offer a CI", ("attach", "register", "deregister")),
     ("Try it", ("demo", "sim")),
 )
@@ -32,6 +32,7 @@ VERBS: dict[str, str] = {
     "grant": "Give another stack a right, or list the grants.",
     "revoke": "Take grants back.",
     "policy": "Show the policy, or explain a verdict.",
+    "audit": "Show or verify the audit log.",
     "attach": "Make a CI of any command.",
     "register": "Register a CI by hand.",
     "deregister": "Remove a CI of this stack.",

@@ -61,6 +61,7 @@ class Config:
     allow_endpoint_hosts: tuple[str, ...] = ()
     allow_uids: tuple[int, ...] = ()
     log_json: bool = False
+    audit_full: str = "refuse"
 
     def __repr__(self) -> str:
         return f"Config(home={str(self.home)!r}, name={self.name!r}, mesh={self.mesh!r})"
@@ -111,6 +112,7 @@ def load_config(
         allow_endpoint_hosts=chosen.get("allow_endpoint_hosts", ()),
         allow_uids=chosen.get("allow_uids", ()),
         log_json=chosen.get("log_json", False),
+        audit_full=chosen.get("audit_full", "refuse"),
     )
 
 

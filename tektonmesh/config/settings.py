@@ -19,6 +19,7 @@ FILE_NAME = "tektonmesh.toml"
 ADMISSIONS = ("allowlist", "secret", "approve")
 SHARES = ("public", "partners", "private")
 RELAYS = ("none", "peers", "members")
+AUDIT_FULL = ("refuse", "continue")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -230,6 +231,14 @@ SETTINGS: tuple[Setting, ...] = (
         "[1001]",
         "Users besides you and root who may use the Unix socket (put it where they can reach\n"
         "it with --socket). They may register CIs and send; the daemon stays yours.",
+    ),
+    Setting(
+        "audit_full",
+        _one_of(AUDIT_FULL),
+        '"refuse"',
+        '"refuse"',
+        "What happens while the audit log cannot be written: acts of other stacks are refused\n"
+        "(refuse), or they go on and the log says afterwards how many entries it lost (continue).",
     ),
     Setting(
         "log_level",

@@ -83,7 +83,7 @@ class Arrivals:
         """Raises DeliveryError if it cannot be handed out."""
         source, msg_id = envelope.header.source, envelope.header.msg_id
         self._charge(source)
-        ci = self._ci_for(source, body)
+        ci = self._ci_for(envelope, body)
         parcel = self._parcel(envelope, body)
         if one_way:
             self._handouts.hand_out(ci, parcel, NoReplier())
@@ -98,12 +98,13 @@ class Arrivals:
         self._answering.dedup.deliver(taken, replier, number)
         replier.start(taken)
 
-    def _ci_for(self, source: StackId, body: Body) -> Ci:
+    def _ci_for(self, envelope: Envelope, body: Body) -> Ci:
         """The CI that is meant, if the policy lets the origin speak to it. The body names the CI
         that asks, sealed by its stack, so no relay can put another one in its place."""
         name, sender = key_of(text_of(body, "to")), text_of(body, "from")
-        size = len(bytes_of(body, "body"))
-        self._rights.require(source, Act("message", name, caller_ci=sender, size=size))
+        size, ref = len(bytes_of(body, "body")), envelope.header.msg_id.hex()
+        act = Act("message", name, caller_ci=sender, size=size, ref=ref)
+        self._rights.require(envelope.header.source, act)
         ci = self._rights.cis.get(name)
         assert ci is not None, "nobody is let through to a CI that is not there"
         return ci

@@ -83,6 +83,7 @@ class Kind(IntEnum):
     TRACE = 8
     TRACE_REPLY = 9
     SHARE = 16
+    WITNESS = 17
 
 
 class Flags(IntFlag):

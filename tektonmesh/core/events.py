@@ -236,6 +236,23 @@ class Govern:
 
 
 @frozen
+class AskWitnesses:
+    """Ask other stacks which end of this stack's audit log they have seen."""
+
+    ticket: int
+
+
+@frozen
+class AuditState:
+    """The audit log ends here: `number` entries, the `hash` of the last one, signed. `closed` says
+    that it takes no entries, and that acts of other stacks are to be refused meanwhile."""
+
+    number: int
+    hash: bytes
+    closed: bool
+
+
+@frozen
 class Leave:
     """Publish `left`, wait for the neighbours to have it (bounded), then answer."""
 
@@ -293,6 +310,8 @@ Event = (
     | AdmitPeer
     | EvictPeer
     | Govern
+    | AskWitnesses
+    | AuditState
     | Leave
     | ReplyChunk
     | ReplyDone

@@ -50,6 +50,7 @@ from tektonmesh.core.types import (
     SignedKeyDoc,
     StackId,
 )
+from tektonmesh.core.witness import Witness
 from tektonmesh.errors import MeshError, NoveltyError, RemoteError
 
 NOVELTY_QUIET_S = 600.0
@@ -115,6 +116,7 @@ class Node:
         self.sharing = Sharing(
             env, self.replica, self.cis, self.rights, self.deliveries, self.forwarding
         )
+        self.witness = Witness(env, self.replica, self.deliveries, self.forwarding, saved)
         self.requests.shared = self.sharing.record
         self.blobs = Blobs(env, self.replica, self.neighbours, saved)
         self.started = now
@@ -197,6 +199,8 @@ class Node:
             ev.AdmitPeer: self._command(self._admit),
             ev.EvictPeer: self._command(self._evict),
             ev.Govern: self._command(self._govern),
+            ev.AskWitnesses: self._command(self.witness.ask),
+            ev.AuditState: self._audit_state,
             ev.Leave: self._command(self._leave),
             ev.ReplyChunk: self.deliveries.reply_chunk,
             ev.ReplyDone: self.deliveries.reply_done,
@@ -374,6 +378,10 @@ class Node:
         self.dialling.retry_now(event.stack_id)
         return result
 
+    def _audit_state(self, event: ev.AuditState) -> None:
+        self.owner.audit_end = (event.number, event.hash)
+        self.rights.closed = event.closed
+
     def _govern(self, event: ev.Govern) -> dict[str, Any]:
         machine = self.invites if event.act in ("invite", "uninvite", "join") else self.rights
         return machine.govern(event)
@@ -409,6 +417,7 @@ class Node:
         self.dialling.on_change(change)
         self.requests.on_change(change)
         self.sharing.on_change(change)
+        self.witness.on_change(change)
         self.blobs.on_change(change, change.link)
         self.chronicle.on_change(change)
 

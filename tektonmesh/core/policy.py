@@ -34,7 +34,8 @@ class Act:
     """What somebody wants to do. `verb` is "discover", "message", "relay", "introduce",
     "tool.call:NAME", "resource.read:URI" or "prompt.get:NAME"; `ci` the key of the CI it concerns;
     `caller_ci` the CI that asks, as its stack says; `effects` whether a tool may change something;
-    `depth` the calls that led to this one; `tool_hash` the digest of the tool as it is now."""
+    `depth` the calls that led to this one; `tool_hash` the digest of the tool as it is now; `ref`
+    the id of the message or call, by which the audit logs of both ends can be compared."""
 
     verb: str
     ci: str = ""
@@ -43,6 +44,7 @@ class Act:
     tool_hash: str = ""
     effects: bool = True
     depth: int = 0
+    ref: str = ""
 
     @property
     def kind(self) -> str:

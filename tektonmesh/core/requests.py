@@ -140,12 +140,14 @@ class Requests:
 
     def _send_remote(self, command: SendMessage, stack: StackId, ci: str, timeout_s: float) -> None:
         assert command.ticket not in self._tickets, "a ticket is used once"
-        act = Act("message", ci, caller_ci=command.sender, size=len(command.body))
+        msg_id = self._sealer.new_id()
+        size, ref = len(command.body), msg_id.hex()
+        act = Act("message", ci, caller_ci=command.sender, size=size, ref=ref)
         self._deliveries.rights.require_use(stack, act)
         self._check_known(stack, ci)
         question = Question(
             ticket=command.ticket,
-            msg_id=self._sealer.new_id(),
+            msg_id=msg_id,
             stack=stack,
             ci=ci,
             sender=command.sender,

@@ -57,6 +57,8 @@ class Rights:
         self._own: dict[StackId, tuple[bytes, bool]] = {}
         self._memo: dict[tuple[Any, ...], Verdict] = {}
         self._watchers: list[Callable[[StackId], None]] = []
+        self.closed = False
+        """Whether nothing may be done that the audit log could not show."""
         for (table, key), packed in sorted(saved.items()):
             if table == TERMS_TABLE and len(key) == ID_SIZE:
                 self._terms[key] = _read_terms(env, packed)
@@ -89,6 +91,8 @@ class Rights:
         `not_found`, `refused` or `busy`. The words tell nothing that `discover` would not."""
         verdict = self.check(stack_id, act)
         self._record(stack_id, act, verdict, side="owner")
+        if self.closed and verdict.allowed:
+            raise DeliveryError("This stack cannot write its audit log now.", code="busy")
         if verdict.allowed:
             self._charge(verdict.grant)
             return
@@ -120,6 +124,7 @@ class Rights:
             "ci": act.ci,
             "caller": act.caller_ci,
             "size": act.size,
+            "ref": act.ref,
             "side": side,
             "rule": verdict.deciding.name,
         }

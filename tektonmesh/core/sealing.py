@@ -12,6 +12,7 @@ Bodies, by kind (docs/design/forwarding.md):
     NACK     code, detail, out (outcome), and for `unknown_key` id, pk (the newest prekey)
     RESEND   off                  TRACE_REPLY  tr, rep (reports of the hops)
     SHARE    v (version), cis (the records that are shared with this partner alone)
+    WITNESS  a question has nothing, its answer n, h, at (the end of the asker's audit log)
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ CLASS_OF: dict[Kind, SendClass] = {
     Kind.TRACE: SendClass.INTERACTIVE,
     Kind.TRACE_REPLY: SendClass.INTERACTIVE,
     Kind.SHARE: SendClass.INTERACTIVE,
+    Kind.WITNESS: SendClass.INTERACTIVE,
 }
 
 TTL_MIN_MS = 1000

@@ -30,6 +30,7 @@ from tektonmesh.errors import MeshError, StoreError
 from tektonmesh.net import mdns
 from tektonmesh.net.addresses import dialable, parse_ip
 from tektonmesh.net.asks import Asks, Heard, Make
+from tektonmesh.net.auditing import Auditing
 from tektonmesh.net.chance import SystemChance
 from tektonmesh.net.credentials import Credentials
 from tektonmesh.net.dial import Dialler
@@ -79,6 +80,14 @@ class Daemon:
         self.stopping = trio.Event()
         self.failure: BaseException | None = None
         self.notices = Notices()
+        self.auditing = Auditing(
+            config,
+            credentials.identity,
+            credentials.keys,
+            saved=saved,
+            store=store,
+            notices=self.notices,
+        )
         self._credentials = credentials
         self._store = store
         self._sockets = sockets
@@ -232,8 +241,8 @@ class Daemon:
             fx.AnswerChunk: self._asks.answer_chunk,
             fx.AnswerFailed: self._asks.answer_failed,
             fx.WatchEndpoint: self._health.watch,
-            fx.Notice: self.notices.take,
-            fx.Audit: lambda effect: _LOG.debug("audit %s %s", effect.kind, effect.data),
+            fx.Notice: self.auditing.notice,
+            fx.Audit: self.auditing.entry,
         }
 
     def _deliver(self, effect: fx.Deliver) -> None:
@@ -269,11 +278,13 @@ class Daemon:
         inject = self._drive.inject
         self.notices.say("daemon_started", name=self.config.name, listen=self.listen)
         self._drive.start(self._hands())
+        self.auditing.begin(inject, name=self.config.name, version=__version__, lan=self.config.lan)
         for sock in self._sockets:
             self._keep("listener", self._listener.serve, sock)
         self._keep("drive", self._drive.keep_time)
         self._keep("drive", self._watch_drive)
         self._keep("store", self._store.run, self._durable, self._store_trouble)
+        self._keep("audit", self.auditing.run)
         self._keep("wall clock", tell_wall_time, inject)
         self._keep("watchdog", keep_beating, self._drive.beat)
         self._keep("keys", self._credentials.keep_renewing)
@@ -386,6 +397,7 @@ async def _running(config: Config, credentials: Credentials, store: Store) -> As
             finally:
                 daemon._stop()
                 nursery.cancel_scope.cancel()
+        daemon.auditing.close()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_ENDPOINTS_S):
             await daemon._reach.aclose()
     finally:

@@ -58,6 +58,23 @@ def load_or_create(
     return identity, keys
 
 
+def load(home: Path) -> Keys:
+    """The keys in a home that has them. Raises LocalError."""
+    folder = home / FOLDER
+    if not _exists(folder):
+        raise LocalError(
+            f"There is no identity in {home}.",
+            code="not_found",
+            hint="`tektonmesh init` makes one.",
+        )
+    return _load(folder)
+
+
+def op_keys(_home: Path, keys: Keys) -> list[bytes]:
+    """Every operational key that this stack has signed with, newest last."""
+    return [keys.op_public]
+
+
 def next_issued_at(home: Path, wall_ms: int, *, above: int = 0) -> int:
     """The `issued_at` of a new leaf: the wall clock, but higher than any before and than `above`
     (what a peer says it has seen). Durable before it is used."""

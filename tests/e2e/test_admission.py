@@ -11,6 +11,9 @@ from tests.e2e.stacks import Mesh, Stack, wait_until
 
 def organisation(mesh: Mesh, name: str) -> Stack:
     """A stack without a secret that dials nobody by itself."""
+    (mesh.folder / name).mkdir(mode=0o700)
+    # What the audit log ends with rides along with the next sign of life.
+    (mesh.folder / name / "tektonmesh.toml").write_text("refresh_s = 1\n")
     words = ("--mesh", "joint", "--no-mdns", "--seeds-only", "--listen", "127.0.0.1:0")
     return mesh.add(name, *words).start()
 
@@ -37,6 +40,20 @@ def test_an_invite_admits_once_and_grants_what_its_terms_say(mesh: Mesh, tmp_pat
     verdict = west.cli("policy", "check", "east", "message", "rhetor", "--json")
     assert verdict.code == 1 and '"not_found"' in verdict.out, verdict
 
+    # Both ends have it in their logs, and each is the other's witness.
+    def kinds(stack: Stack) -> list[str]:
+        return [entry["kind"] for entry in stack.cli("audit", "tail", "-n", "99", "--json").lines()]
+
+    wait_until("west's log has it", lambda: "invite_used" in kinds(west), within_s=5)
+    wait_until("east's log has it", lambda: "joined" in kinds(east), within_s=5)
+    wait_until(
+        "east has witnessed west's log",
+        lambda: west.rpc("audit", witness=True)["witnesses"] or None,
+        within_s=10,
+    )
+    verified = west.cli("audit", "verify", "--witness")
+    assert verified.code == 0 and "Witnessed by east" in verified.out, verified
+
     # A token is good once, and a cut one is none.
     third = organisation(mesh, "third")
     again = third.cli("join", token)
@@ -55,6 +72,14 @@ def test_an_invite_admits_once_and_grants_what_its_terms_say(mesh: Mesh, tmp_pat
     back = third.cli("join", fresh)
     assert back.code == 6, back
     assert peers(west)["third"] == "evicted"
+    assert west.stop() == 0
+
+    # A log that was changed afterwards is found without any daemon.
+    assert west.cli("audit", "verify").code == 0
+    (log,) = (west.home / "audit").iterdir()
+    log.write_bytes(log.read_bytes().replace(b'"evict"', b'"grant"'))
+    changed = west.cli("audit", "verify", "--json")
+    assert changed.code == 1 and '"bad":' in changed.out, changed
 
 
 @pytest.fixture

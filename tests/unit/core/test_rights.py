@@ -243,3 +243,15 @@ def test_a_broken_proof_of_membership_proves_nothing() -> None:
     rights._own |= {bytes([n // 256, n % 256]): (b"", True) for n in range(4096)}
     assert rights.is_own(B)
     assert show_id(B) in str(govern(network["a"], "terms", stack_id=B, mode="full"))
+
+
+def test_while_the_audit_log_takes_no_entries_others_may_do_nothing() -> None:
+    network = foreign()
+    a = network["a"]
+    a.register("numa", share="public")
+    govern(a, "terms", stack_id=B, mode="full")
+    network.handle(a, ev.AuditState(5, bytes(32), True))
+    with pytest.raises(Exception, match="audit"):
+        a.node.rights.require(B, SAY)
+    network.handle(a, ev.AuditState(6, bytes(32), False))
+    a.node.rights.require(B, SAY)
