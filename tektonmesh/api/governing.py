@@ -22,6 +22,7 @@ from tektonmesh.net.addresses import join_address
 from tektonmesh.net.auditcheck import last_entries
 from tektonmesh.net.auditlog import FOLDER
 from tektonmesh.net.daemon import Daemon
+from tektonmesh.net.tokens import Token
 
 Params = Mapping[str, Any]
 NAME_SIZE_MAX = 200
@@ -44,6 +45,7 @@ class Governing:
             "revoke": self.revoke,
             "policy": self.policy,
             "audit": self.audit,
+            "token": self.token,
         }
 
     async def _govern(self, act: str, **params: Any) -> dict[str, Any]:
@@ -183,6 +185,23 @@ class Governing:
             raise validate.field_error("subject", "is this stack itself, which may do anything")
         return _shown_verdict(rights.check(subject, act), "export")
 
+    # --- tokens ----------------------------------------------------------------------------------
+
+    async def token(self, params: Params) -> Any:
+        """`{"scopes", "name"?, "for_s"?}`: a new bearer token, its text in `token`; `{}`: all
+        there are, without their texts; `{"revoke": ID}`: one less."""
+        tokens = self._daemon.tokens
+        if params.get("revoke") is not None:
+            gone = tokens.revoke(validate.text(params, "revoke", default="", size_max=64))
+            return {"id": gone.id, "name": gone.name, "revoked": True}
+        if params.get("scopes") is None:
+            return [_shown_token(token) for token in tokens.list()]
+        scopes = tuple(_names("scopes", params["scopes"]))
+        for_s = validate.number(params, "for_s", low=1, high=YEAR_S, default=0)
+        name = validate.text(params, "name", default="", size_max=64)
+        text, made = tokens.create(name, scopes, float(for_s or 0))
+        return _shown_token(made) | {"token": text}
+
     # --- audit -----------------------------------------------------------------------------------
 
     async def audit(self, params: Params) -> Any:
@@ -237,6 +256,17 @@ def _names(key: str, value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise validate.field_error(key, "must be a list of names of CIs")
     return [one.strip() for one in value if one.strip()]
+
+
+def _shown_token(token: Token) -> dict[str, Any]:
+    return {
+        "id": token.id,
+        "name": token.name,
+        "scopes": list(token.scopes),
+        "made": round(token.made_s),
+        "expires": round(token.not_after_s) or None,
+        "last_used": round(token.used_s) or None,
+    }
 
 
 def _shown_verdict(verdict: Verdict, side: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Run a stack", ("init", "run", "status", "doctor", "peers")),
     ("Look around", ("stacks", "explain", "cis", "find", "trace", "watch")),
     ("Talk", ("send",)),
-    ("Decide who may do what", ("invite", "join", "grant", "revoke", "policy", "audit")),
+    ("Decide who may do what", ("invite", "join", "grant", "revoke", "policy", "token", "audit")),
     ("Offer a CI", ("attach", "register", "deregister")),
     ("Try it", ("demo", "sim")),
 )
@@ -32,6 +32,7 @@ VERBS: dict[str, str] = {
     "grant": "Give another stack a right, or list the grants.",
     "revoke": "Take grants back.",
     "policy": "Show the policy, or explain a verdict.",
+    "token": "Bearer tokens for programs that call over HTTP.",
     "audit": "Show or verify the audit log.",
     "attach": "Make a CI of any command.",
     "register": "Register a CI by hand.",

@@ -103,10 +103,13 @@ class AuditLog:
         self._since = 0
         self._news = trio.Event()
         self._written_at = 0.0
+        self._handle: int | None = None
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)
             self._file, torn = self._open()
             self._size = self._file.stat().st_size
+            # Held open, so that a daemon that has run out of descriptors still says so in it.
+            self._handle = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
         except OSError as error:
             raise StoreError(f"The audit log {self.folder}: {error.strerror}.") from None
         self.end = _end_of(self._file, files_of(self.folder)) or End(0, genesis(stack_id))
@@ -207,15 +210,16 @@ class AuditLog:
     def _write(self, batch: list[bytes]) -> None:
         """Append and sync; a write that was cut short is taken back, so that lines stay whole."""
         data = b"".join(batch)
-        with self._file.open("ab", buffering=0) as file:
-            try:
-                done = 0
-                while done < len(data):
-                    done += file.write(data[done:])
-                os.fdatasync(file.fileno())
-            except OSError:
-                os.ftruncate(file.fileno(), self._size)
-                raise
+        if self._handle is None:
+            self._handle = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+        try:
+            done = 0
+            while done < len(data):
+                done += os.write(self._handle, data[done:])
+            os.fdatasync(self._handle)
+        except OSError:
+            os.ftruncate(self._handle, self._size)
+            raise
         self._size += len(data)
         if self._size >= FILE_SIZE_MAX:
             self._rotate()
@@ -226,6 +230,7 @@ class AuditLog:
         assert found is not None
         path = self.folder / name_of(int(found[1]) + 1)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
+        self._release()
         self._file, self._size = path, 0
         for old in files_of(self.folder)[:-FILES_MAX]:
             old.unlink()
@@ -233,12 +238,19 @@ class AuditLog:
     def close(self) -> None:
         """Sign what is left and write it, if the disk lets us."""
         self.checkpoint()
-        if self._waiting:
-            try:
+        try:
+            if self._waiting:
                 self._write(self._waiting)
                 self._waiting = []
-            except OSError as error:
-                raise StoreError(f"The audit log cannot be written: {error.strerror}.") from None
+        except OSError as error:
+            raise StoreError(f"The audit log cannot be written: {error.strerror}.") from None
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
 
 def _end_of(newest: Path, files: list[Path]) -> End | None:

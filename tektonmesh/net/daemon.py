@@ -44,6 +44,7 @@ from tektonmesh.net.notices import Item, Notices
 from tektonmesh.net.reach import Reach
 from tektonmesh.net.rounds import Rounds
 from tektonmesh.net.store import Store
+from tektonmesh.net.tokens import Tokens
 from tektonmesh.net.wallclock import tell_wall_time, wall_s
 from tektonmesh.net.watchdog import keep_beating
 from tektonmesh.wire.codec import Codec
@@ -87,6 +88,9 @@ class Daemon:
             saved=saved,
             store=store,
             notices=self.notices,
+        )
+        self.tokens = Tokens(
+            store, saved, lambda kind, **data: self.auditing.entry(fx.Audit(kind, data))
         )
         self._credentials = credentials
         self._store = store

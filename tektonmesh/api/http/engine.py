@@ -21,6 +21,7 @@ from tektonmesh.api.http.table import BODY_SIZE_MAX
 from tektonmesh.api.operations import Operations
 
 KEEP_ALIVE_S = 75.0
+HANDSHAKE_S = 10.0
 
 
 class Engine:
@@ -29,6 +30,7 @@ class Engine:
     def __init__(self, operations: Operations) -> None:
         self._config = Config()
         self._config.keep_alive_timeout = KEEP_ALIVE_S
+        self._config.ssl_handshake_timeout = HANDSHAKE_S
         self._config.include_server_header = False
         self._config.accesslog = None
         self._config.errorlog = logging.getLogger(__name__)
@@ -38,7 +40,11 @@ class Engine:
 
     async def serve(self, sock: socket.socket, first: bytes, state: dict[str, Any]) -> None:
         """One connection until either side ends it; closes the socket."""
+        tls = state.get("tls")
         stream: Any = _Begun(sock, first)
+        if tls is not None:
+            plain = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+            stream = trio.SSLStream(plain, tls, server_side=True)
         await TCPServer(self._app, self._config, self._context, state, stream)
 
 
