@@ -350,3 +350,11 @@ def test_a_clock_too_far_behind_to_take_a_head_of_two_peers_steps() -> None:
     assert clock.now_ms() == WALL_MS + 37_000
     assert len(steps) == 1
     assert clock.fresh(WALL_MS + 37_000, 60)
+
+
+def test_two_peers_that_are_further_apart_than_the_slack_make_no_clock_step() -> None:
+    _, clock, steps = signed_clock()
+    hear(clock, 1, LOW, 38_000)
+    hear(clock, 2, HIGH, -7_000)
+    hear(clock, 3, bytes(31) + b"\x01", 999_999_000)
+    assert steps == [] and clock.now_ms() == WALL_MS
