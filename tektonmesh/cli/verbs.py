@@ -9,7 +9,10 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Run a stack", ("init", "run", "status", "doctor", "peers")),
     ("Look around", ("stacks", "explain", "cis", "find", "trace", "watch")),
     ("Talk", ("send",)),
-    ("Decide who may do what", ("invite", "join", "grant", "revoke", "policy", "token", "audit")),
+    (
+        "Decide who may do what",
+        ("invite", "join", "grant", "revoke", "policy", "token", "keys", "audit"),
+    ),
     ("Offer a CI", ("attach", "register", "deregister")),
     ("Try it", ("demo", "sim")),
 )
@@ -33,6 +36,7 @@ VERBS: dict[str, str] = {
     "revoke": "Take grants back.",
     "policy": "Show the policy, or explain a verdict.",
     "token": "Bearer tokens for programs that call over HTTP.",
+    "keys": "Show or change the keys of this stack.",
     "audit": "Show or verify the audit log.",
     "attach": "Make a CI of any command.",
     "register": "Register a CI by hand.",

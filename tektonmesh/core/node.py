@@ -105,6 +105,7 @@ class Node:
         self.rights = Rights(
             env, self.trust, self.clock, replica=self.replica, cis=self.cis, saved=saved
         )
+        self.trust.key_epoch_of = self._key_epoch_of
         self.trust.introduces = self.rights.is_introducer
         self.invites = Invites(env, self.trust, self.rights, self.clock, saved)
         self.deliveries = Deliveries(
@@ -406,7 +407,13 @@ class Node:
 
     # --- what machines tell one another ----------------------------------------------------------
 
+    def _key_epoch_of(self, stack_id: StackId) -> int:
+        held = self.replica.owners.get(stack_id)
+        return 0 if held is None else held.keydoc.key_epoch
+
     def _replica_changed(self, change: Change) -> None:
+        if change.kind in ("new", "content") and change.owner != self.env.me:
+            self.trust.keys_changed(change.owner, self._key_epoch_of(change.owner))
         self.quotas.on_change(change)
         self.dissemination.on_change(change)
         self.antientropy.on_change(change)

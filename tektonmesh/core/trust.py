@@ -37,6 +37,7 @@ VOUCHER_MS = 30 * 86_400_000
 DEPTH_MAX = 3
 """Vouchers between an accepted stack and one that was admitted by hand."""
 PER_ISSUER_MAX = 256
+OLD_KEYS = "old_keys"
 BY_HAND = ("approved", "invited")
 """Reasons that are a decision of this stack's people, once for all."""
 
@@ -44,8 +45,8 @@ BY_HAND = ("approved", "invited")
 @frozen
 class Verdict:
     """Whether a peer is admitted. `reason` is "allowed", "approved", "invited", "introduced" or
-    "secret"; or, if it is not, "evicted", "self", "bad_keydoc", "held_off", "bad_invite" or
-    "pending"."""
+    "secret"; or, if it is not, "evicted", "self", "bad_keydoc", "held_off", "bad_invite",
+    "old_keys" or "pending"."""
 
     admitted: bool
     reason: str
@@ -84,6 +85,9 @@ class Trust:
         self._accepted: dict[StackId, tuple[KeyDoc, _Standing]] = {}
         self._vouched: dict[StackId, dict[StackId, int]] = {}
         self._watchers: list[Callable[[], None]] = []
+        self.key_epoch_of: Callable[[StackId], int] = lambda _stack_id: 0
+        """The newest key epoch that is known of a stack; told by whoever has the replica."""
+        self._epochs: dict[LinkId, int] = {}
         self.introduces: Callable[[StackId], bool] = lambda _stack_id: False
         """Whether the vouchers of a stack admit others; told by `core/rights`."""
         for (table, key), packed in saved.items():
@@ -106,6 +110,8 @@ class Trust:
             return Verdict(False, "self")
         if not self._keydoc_is_of(stack_id, keydoc):
             return Verdict(False, "bad_keydoc")
+        if kd.KeyDoc.decode(self.env.codec, keydoc.doc).key_epoch < self.key_epoch_of(stack_id):
+            return Verdict(False, OLD_KEYS)
         if self.strikes.held_off_s(stack_id) > 0.0:
             return Verdict(False, HELD_OFF)
         if stack_id in self.env.settings.allowed_ids:
@@ -181,6 +187,7 @@ class Trust:
             self.env.emit(CloseLink(event.link, "evicted", "This stack was evicted."))
             return
         self._linked[event.link] = event.stack_id
+        self._epochs[event.link] = kd.KeyDoc.decode(self.env.codec, event.keydoc.doc).key_epoch
         peer = self._peers.setdefault(event.stack_id, _Peer("admitted"))
         if peer.state != "admitted" or not peer.reason:
             by_hand = event.stack_id in self.env.settings.allowed_ids
@@ -192,8 +199,18 @@ class Trust:
         if not self.env.settings.mesh_keys:
             self._vouch_for(event)
 
+    def keys_changed(self, stack_id: StackId, key_epoch: int) -> None:
+        """A newer key document of a stack is here: links under its old keys end. Whoever holds
+        these may be a thief."""
+        for link, linked in list(self._linked.items()):
+            if linked == stack_id and self._epochs.get(link, 0) < key_epoch:
+                detail = "This stack has newer keys than those of this link."
+                self.env.emit(CloseLink(link, OLD_KEYS, detail))
+                self.env.audit("old_keys", stack=show_id(stack_id), key_epoch=key_epoch)
+
     def link_down(self, link: LinkId) -> None:
         """Until now the peer was seen."""
+        self._epochs.pop(link, None)
         peer = self._peers.get(self._linked.pop(link, b""))
         if peer is not None:
             peer.last_seen = self.clock.now_ms() // 1000

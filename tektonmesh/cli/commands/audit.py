@@ -51,7 +51,7 @@ def _line(entry: dict[str, Any]) -> str:
 
 
 def _verify(where: Where, folder: Path, *, witness: bool) -> int | None:
-    from tektonmesh.net import identity
+    from tektonmesh.net import identity, keydocs
     from tektonmesh.net.auditcheck import check_log
     from tektonmesh.net.auditing import END_KEY, TABLE, read_end
     from tektonmesh.net.auditlog import End
@@ -66,7 +66,7 @@ def _verify(where: Where, folder: Path, *, witness: bool) -> int | None:
         with where.client() as client:
             witnesses = client.call("audit", witness=True)["witnesses"]
         known += [End(one["n"], bytes.fromhex(one["hash"])) for one in witnesses]
-    found = check_log(folder, keys.stack_id, identity.op_keys(home, keys), known)
+    found = check_log(folder, keys.stack_id, keydocs.op_keys(home, keys), known)
     shown = {
         "good": found.good,
         "entries": found.entries,

@@ -615,3 +615,29 @@ def test_the_role_of_who_was_introduced_is_the_one_it_was_vouched_for() -> None:
     assert trust.role_of(B.stack_id) == "member"
     trust.evict(third)
     assert trust.role_of(third) == ""
+
+
+# --- keys that were replaced ----------------------------------------------------------------------
+
+
+def test_old_keys_open_no_link_once_newer_ones_are_known() -> None:
+    _, trust = make_trust(allowed_ids=(B.stack_id,))
+    assert trust.judge(B.stack_id, "b", B.keydoc, True).admitted
+    trust.key_epoch_of = lambda _stack_id: 1
+    assert trust.judge(B.stack_id, "b", B.keydoc, True) == Verdict(False, "old_keys")
+    newer = sign_keydoc(B_KEYS, key_epoch=1)
+    assert trust.judge(B.stack_id, "b", newer, True).admitted
+
+
+def test_a_link_under_old_keys_ends_when_newer_ones_come() -> None:
+    env, trust = make_trust()
+    trust.link_up(up(2, link=7))
+    trust.keys_changed(B.stack_id, 0)
+    assert only(env.take(), CloseLink) == []
+    trust.keys_changed(B.stack_id, 1)
+    assert [(closed.link, closed.code) for closed in only(env.take(), CloseLink)] == [
+        (7, "old_keys")
+    ]
+    trust.link_down(7)
+    trust.keys_changed(B.stack_id, 2)
+    assert only(env.take(), CloseLink) == []
