@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from tektonmesh.cli.common import Where, verb
 from tektonmesh.cli.failures import EXIT_FAILED
 from tektonmesh.cli.render import emit_json, safe_text
 from tektonmesh.errors import LocalError
+
+if TYPE_CHECKING:
+    from tektonmesh.net.auditcheck import Finding
 
 _OWN = ("n", "at", "kind")
 
@@ -35,7 +38,7 @@ def command(where: Where, action: str, last: int, witness: bool) -> int | None:
         hint = "Give the home with --home; a daemon makes the log at its first start."
         raise LocalError(f"There is no audit log in {folder}.", code="not_found", hint=hint)
     if action == "verify":
-        return _verify(where, folder, witness=witness)
+        return _verify(where, witness=witness)
     for entry in last_entries(folder, last):
         if where.json:
             emit_json(entry)
@@ -50,23 +53,28 @@ def _line(entry: dict[str, Any]) -> str:
     return safe_text(f"{entry['n']:>8}  {when}  {entry.get('kind')}  {rest}")
 
 
-def _verify(where: Where, folder: Path, *, witness: bool) -> int | None:
+def verified(home: Path, witnessed: list[dict[str, Any]]) -> Finding:
+    """The log of a home, checked against what its database and witnesses remember. Raises
+    MeshError if the home has no identity or its database cannot be read."""
     from tektonmesh.net import identity, keydocs
     from tektonmesh.net.auditcheck import check_log
     from tektonmesh.net.auditing import END_KEY, TABLE, read_end
-    from tektonmesh.net.auditlog import End
+    from tektonmesh.net.auditlog import FOLDER, End
     from tektonmesh.net.daemon import STORE_NAME
     from tektonmesh.net.store import Store
 
-    home = where.resolved_home()
     keys = identity.load(home)
     known = [end for end in [read_end(Store.look(home / STORE_NAME, TABLE, END_KEY))] if end]
+    known += [End(one["n"], bytes.fromhex(one["hash"])) for one in witnessed]
+    return check_log(home / FOLDER, keys.stack_id, keydocs.op_keys(home, keys), known)
+
+
+def _verify(where: Where, *, witness: bool) -> int | None:
     witnesses: list[dict[str, Any]] = []
     if witness:
         with where.client() as client:
             witnesses = client.call("audit", witness=True)["witnesses"]
-        known += [End(one["n"], bytes.fromhex(one["hash"])) for one in witnesses]
-    found = check_log(folder, keys.stack_id, keydocs.op_keys(home, keys), known)
+    found = verified(where.resolved_home(), witnesses)
     shown = {
         "good": found.good,
         "entries": found.entries,
