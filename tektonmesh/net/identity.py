@@ -9,6 +9,7 @@ to `wire/keys`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -36,7 +37,9 @@ PREKEY_LIFE_MS = 86_400_000
 
 _FILE_SIZE_MAX = 4096
 _ISSUED_AT_TOLD_MAX = 2**48
-_KEY_LINE = re.compile(r"tektonmesh (\w+) key 1: ([0-9a-f]*)\n?")
+_KEY_LINE = re.compile(r"tektonmesh (\w+) key 1: ([0-9a-f]*)(?: ([0-9a-f]{8}))?\n?")
+"""With eight digits of a sum, since a changed digit would be another key, and another stack. Files
+of before the sum are read without it."""
 _PREKEY_LINE = re.compile(r"([0-9]{1,15}) ([0-9a-f]{64})")
 
 
@@ -140,7 +143,11 @@ def _create(folder: Path) -> None:
 
 
 def key_text(kind: str, seed: bytes) -> str:
-    return f"tektonmesh {kind} key 1: {seed.hex()}\n"
+    return f"tektonmesh {kind} key 1: {seed.hex()} {_sum_of(kind, seed.hex())}\n"
+
+
+def _sum_of(kind: str, digits: str) -> str:
+    return hashlib.sha256(f"{kind} {digits}".encode()).hexdigest()[:8]
 
 
 def _prekey_text(prekeys: Sequence[tuple[int, bytes]]) -> str:
@@ -271,6 +278,8 @@ def _read_key(path: Path, kind: str) -> bytes:
         raise broken(path, f"holds a {found[1]} key, not the {kind} key")
     if len(found[2]) != 2 * SEED_SIZE:
         raise broken(path, f"is cut: {len(found[2])} of {2 * SEED_SIZE} digits are there")
+    if found[3] is not None and found[3] != _sum_of(kind, found[2]):
+        raise broken(path, "was changed: its digits do not fit its sum")
     return bytes.fromhex(found[2])
 
 

@@ -106,6 +106,7 @@ def deleted_and_rechained(lines: list[bytes]) -> list[bytes]:
         (deleted_and_rechained, 10),
     ],
 )
+@pytest.mark.hostile("audit-edited", "audit-rechained")
 def test_a_change_is_found_and_the_first_bad_entry_named(
     tmp_path: Path, change: Callable[[list[bytes]], list[bytes]], bad: int
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_change_is_found_and_the_first_bad_entry_named(
     assert not found.good and found.bad == bad, found
 
 
+@pytest.mark.hostile("audit-rechained")
 def test_a_log_rechained_without_any_checkpoint_is_found(tmp_path: Path) -> None:
     write(tmp_path, 900)
     entries = [line for line in lines_of(tmp_path) if b'"checkpoint"' not in line]
@@ -122,6 +124,7 @@ def test_a_log_rechained_without_any_checkpoint_is_found(tmp_path: Path) -> None
     assert "No checkpoint" in check(tmp_path).why
 
 
+@pytest.mark.hostile("audit-rechained")
 def test_a_log_signed_by_another_key_is_found(tmp_path: Path) -> None:
     write(tmp_path, 10)
     forger = make_keys(9)[0]
@@ -135,6 +138,7 @@ def test_a_log_of_another_stack_is_found(tmp_path: Path) -> None:
     assert found.bad == 1
 
 
+@pytest.mark.hostile("audit-cut")
 def test_a_cut_is_found_by_whoever_remembers_the_end(tmp_path: Path) -> None:
     log = write(tmp_path, 10)
     put(tmp_path, lines_of(tmp_path)[:6])
@@ -142,6 +146,7 @@ def test_a_cut_is_found_by_whoever_remembers_the_end(tmp_path: Path) -> None:
     assert found.bad == 7 and "cut" in found.why
 
 
+@pytest.mark.hostile("audit-replaced")
 def test_a_log_replaced_by_an_older_copy_is_found_by_a_witness(tmp_path: Path) -> None:
     first = write(tmp_path, 10)
     copy = lines_of(tmp_path)
@@ -198,6 +203,7 @@ def test_a_folder_that_is_of_no_use_is_refused(tmp_path: Path) -> None:
         write(tmp_path, 1)
 
 
+@pytest.mark.hostile("full-disk")
 def test_a_full_disk_loses_no_entry_that_was_promised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ async def test_a_token_without_the_scope_of_the_owner_speaks_for_no_ci(tmp_path:
             assert taken.status_code == 409
 
 
+@pytest.mark.hostile("ci-as-another")
 async def test_tokens_are_the_owners_to_make(tmp_path: Path) -> None:
     async with open_stack(tmp_path) as doors:
         ci = Caller("socket", connection=1, is_ci=True)

@@ -119,6 +119,7 @@ def test_keys_do_not_change_under_a_running_daemon(home: Path) -> None:
     assert document(home)[0].key_epoch == 0
 
 
+@pytest.mark.hostile("killed-between-keys")
 def test_a_crash_before_the_document_is_written_leaves_the_old_keys_in_force(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_crash_before_the_document_is_written_leaves_the_old_keys_in_force(
     assert keydocs.rotate(home) == 1
 
 
+@pytest.mark.hostile("killed-between-keys")
 def test_a_crash_after_the_document_is_written_leaves_the_new_keys_in_force(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,7 @@ class Engine:
         self._config.include_server_header = False
         self._config.accesslog = None
         self._config.errorlog = logging.getLogger(__name__)
-        app: Any = make_app(operations)
+        app: Any = _one_at_a_time(make_app(operations))
         self._app = wrap_app(app, BODY_SIZE_MAX, "asgi")
         self._context = WorkerContext(None)
 
@@ -46,6 +46,27 @@ class Engine:
             plain = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
             stream = trio.SSLStream(plain, tls, server_side=True)
         await TCPServer(self._app, self._config, self._context, state, stream)
+
+
+def _one_at_a_time(app: Any) -> Any:
+    """`app` behind a refusal of requests that give their length in two ways. A proxy in front may
+    go by the other one and take the rest for a request of its own (RFC 9112, 6.1); so the
+    connection ends as well."""
+
+    async def ask(scope: Any, receive: Any, send: Any) -> None:
+        names = [name for name, _value in scope.get("headers", ())]
+        twice = names.count(b"transfer-encoding") > 1
+        if (
+            not twice
+            and not {b"content-length", b"transfer-encoding"} <= dict.fromkeys(names).keys()
+        ):
+            await app(scope, receive, send)
+            return
+        headers = [(b"content-length", b"0"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 400, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    return ask
 
 
 class _Begun:

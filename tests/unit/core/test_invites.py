@@ -81,6 +81,7 @@ def test_whoever_proves_the_secret_is_admitted_for_good_under_the_terms_of_the_i
     assert "invite_used" in audited(a)
 
 
+@pytest.mark.hostile("invite-reused")
 def test_an_invite_is_good_as_often_as_it_says_and_no_more() -> None:
     a = issuer()
     token = invited(a, uses=2)
@@ -100,6 +101,7 @@ def test_two_handshakes_at_once_cannot_share_one_use() -> None:
     assert a.node.rights.role_of(C.stack_id) == ""
 
 
+@pytest.mark.hostile("evicted-again")
 def test_an_evicted_stack_gets_in_by_no_invite() -> None:
     a = issuer()
     token = invited(a)
@@ -109,6 +111,7 @@ def test_an_evicted_stack_gets_in_by_no_invite() -> None:
     assert [closed.code for closed in a.of(fx.CloseLink)] == ["not_admitted"]
 
 
+@pytest.mark.hostile("invite-guessed")
 def test_a_wrong_proof_is_refused_and_the_fifth_burns_the_invite() -> None:
     a = issuer()
     token = invited(a)
@@ -134,6 +137,7 @@ def test_a_proof_for_one_connection_is_none_for_another() -> None:
     assert not a.node.invites.judge(token.invite, CHANNEL, mac).admitted
 
 
+@pytest.mark.hostile("invite-expired")
 def test_an_invite_ends_at_its_time() -> None:
     a = issuer()
     token = invited(a, for_s=60)

@@ -59,6 +59,7 @@ def test_a_message_of_another_organisation_takes_a_right() -> None:
     assert {entry["side"] for entry in audited(b, "allow")} == {"caller"}
 
 
+@pytest.mark.hostile("invisible-ci")
 def test_what_is_private_and_what_is_missing_get_the_same_answer() -> None:
     network = foreign()
     a, b = network["a"], network["b"]

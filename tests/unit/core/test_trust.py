@@ -590,6 +590,7 @@ def test_who_was_introduced_introduces_nobody() -> None:
     assert introduced(trust, introduction(3, 4)[1], subject=4) == "pending"
 
 
+@pytest.mark.hostile("evicted-again")
 def test_an_eviction_beats_an_introduction_and_ends_the_introducer() -> None:
     _, trust = make_trust(mesh_key=None, allowed_ids=(B.stack_id,))
     trust.introduces = lambda _stack_id: True
@@ -620,6 +621,7 @@ def test_the_role_of_who_was_introduced_is_the_one_it_was_vouched_for() -> None:
 # --- keys that were replaced ----------------------------------------------------------------------
 
 
+@pytest.mark.hostile("stolen-keys")
 def test_old_keys_open_no_link_once_newer_ones_are_known() -> None:
     _, trust = make_trust(allowed_ids=(B.stack_id,))
     assert trust.judge(B.stack_id, "b", B.keydoc, True).admitted

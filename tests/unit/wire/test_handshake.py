@@ -499,6 +499,7 @@ def test_no_invite_is_looked_at_for_those_who_are_refused_for_another_reason(rea
     assert invites.asked == []
 
 
+@pytest.mark.hostile("invite-replayed")
 def test_an_invite_replayed_on_another_connection_proves_nothing() -> None:
     """Between the two ends sits somebody with other leaf keys, who passes the claim on."""
     invites = Invites()
