@@ -129,7 +129,9 @@ class Arrivals:
 
     def _charge(self, source: StackId) -> None:
         """Take one message off what the source may send. Raises DeliveryError `busy`."""
-        rate = self.env.settings.source_rate_per_s
+        settings = self.env.settings
+        own = self._rights.is_own(source)
+        rate = settings.source_rate_per_s if own else settings.foreign_rate_per_s
         if not rate:
             return
         left, at = self._allowances.get(source, (BURST * rate, self.env.now))

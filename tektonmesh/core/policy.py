@@ -280,10 +280,12 @@ def decide_use(act: Act, terms: Terms, *, admitted: bool = True) -> Verdict:
         why = "That stack was evicted here."
         return Verdict(False, "not_found", (Rule("import", False, why),))
     if not act.ci or _fits_any(act.ci, terms.imports):
-        why = "Callers here may use this CI of that stack."
-        return Verdict(True, "", (Rule("import", True, why),))
+        return _USABLE
     why = "The terms with that stack keep callers here from this CI."
     return Verdict(False, "refused", (Rule("import", False, why),))
+
+
+_USABLE = Verdict(True, "", (Rule("import", True, "Callers here may use this CI of that stack."),))
 
 
 # --- globs ---------------------------------------------------------------------------------------

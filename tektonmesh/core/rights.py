@@ -55,6 +55,7 @@ class Rights:
         self._of: dict[StackId, tuple[Grant, ...]] = {}
         self._rates: dict[str, tuple[float, float]] = {}
         self._own: dict[StackId, tuple[bytes, bool]] = {}
+        self._shown: dict[StackId, str] = {}
         self._memo: dict[tuple[Any, ...], Verdict] = {}
         self._watchers: list[Callable[[StackId], None]] = []
         self.closed = False
@@ -118,8 +119,13 @@ class Rights:
 
     def _record(self, stack_id: StackId, act: Act, verdict: Verdict, *, side: str) -> None:
         """No bodies and no arguments: what was asked, of whom, and which rule settled it."""
+        shown = self._shown.get(stack_id)
+        if shown is None:
+            if len(self._shown) >= MEMO_MAX:
+                self._shown.clear()
+            shown = self._shown[stack_id] = show_id(stack_id)
         data: dict[str, Any] = {
-            "stack": show_id(stack_id),
+            "stack": shown,
             "verb": act.verb,
             "ci": act.ci,
             "caller": act.caller_ci,

@@ -67,7 +67,7 @@ class Auditing:
 
     def entry(self, effect: fx.Audit) -> None:
         """Hand of the drive."""
-        self._log.add(effect.kind, **log.plain(effect.data))
+        self._log.take(effect.kind, effect.data)
 
     def notice(self, effect: fx.Notice) -> None:
         """Hand of the drive: notices pass here on their way to people."""

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +41,7 @@ NAME = re.compile(r"audit-([0-9]{8})\.log")
 _LINE = re.compile(rb"([0-9a-f]{64}) (\{.*\})\n")
 _TAIL_BYTES = 65_536
 
+_quoted = json.encoder.encode_basestring_ascii
 Sign = Callable[[bytes, bytes], bytes]
 
 
@@ -138,14 +139,19 @@ class AuditLog:
     # --- entries ---------------------------------------------------------------------------------
 
     def add(self, kind: str, /, **data: Any) -> None:
-        """One entry; it is written within a moment. Never waits."""
+        """As `take`."""
+        self.take(kind, data)
+
+    def take(self, kind: str, data: Mapping[str, Any]) -> None:
+        """One entry; it is written within a moment. Never waits. What is in `data` is text, numbers
+        and lists of these, and no body."""
         if len(self._waiting) >= WAITING_MAX:
             self._lost += 1
             return
         if self._lost:
             lost, self._lost = self._lost, 0
-            self._append("lost", entries=lost)
-        self._append(kind, **data)
+            self._append("lost", {"entries": lost})
+        self._append(kind, data)
         self._since += 1
         if self._since >= CHECKPOINT_ENTRIES:
             self.checkpoint()
@@ -156,14 +162,16 @@ class AuditLog:
         if self._since:
             self._since = 0
             sig = self._keys.sign(CONTEXT, signed_part(self.end))
-            self._append("checkpoint", op=self._keys.op_public.hex(), sig=sig.hex())
+            about = {"op": self._keys.op_public.hex(), "sig": sig.hex()}
+            self._append("checkpoint", about)
 
-    def _append(self, kind: str, **data: Any) -> None:
-        entry = {"n": self.end.number + 1, "at": round(wall_s(), 3), "kind": kind} | data
-        text = json.dumps(entry, separators=(",", ":"), ensure_ascii=True, default=str).encode()
+    def _append(self, kind: str, data: Mapping[str, Any]) -> None:
+        number = self.end.number + 1
+        told = "".join([f',"{key}":{_shown(value)}' for key, value in data.items()])
+        text = f'{{"n":{number},"at":{wall_s():.3f},"kind":"{kind}"{told}}}'.encode()
         after = link_hash(self.end.hash, text)
-        self.end = End(self.end.number + 1, after)
-        self._waiting.append(after.hex().encode() + b" " + text + b"\n")
+        self.end = End(number, after)
+        self._waiting.append(b"%s %s\n" % (after.hex().encode(), text))
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -251,6 +259,16 @@ class AuditLog:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def _shown(value: Any) -> str:
+    """JSON of one value, in ASCII. Texts and numbers, which nearly all are, take the short way:
+    there is an entry for each message."""
+    if type(value) is str:
+        return _quoted(value)
+    if type(value) is int:
+        return str(value)
+    return json.dumps(value, separators=(",", ":"), default=str)
 
 
 def _end_of(newest: Path, files: list[Path]) -> End | None:

@@ -256,3 +256,21 @@ def test_while_the_audit_log_takes_no_entries_others_may_do_nothing() -> None:
         a.node.rights.require(B, SAY)
     network.handle(a, ev.AuditState(6, bytes(32), False))
     a.node.rights.require(B, SAY)
+
+
+def test_stacks_of_others_may_send_so_many_messages_a_second_and_ones_own_as_they_like() -> None:
+    def answered(network: Network, count: int) -> int:
+        a, b = network["a"], network["b"]
+        a.register("numa", share="public")
+        a.echo()
+        network.settle()
+        tickets = [b.send("numa@a") for _ in range(count)]
+        network.run(2.0)
+        return sum(isinstance(b.answer(ticket), fx.Answer) for ticket in tickets)
+
+    network = foreign()
+    govern(network["a"], "terms", stack_id=B, mode="full")
+    assert 200 <= answered(network, 300) < 300
+    own = Network("a", "b")
+    own.join("a", "b")
+    assert answered(own, 300) == 300
