@@ -8,7 +8,11 @@ from __future__ import annotations
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Run a stack", ("init", "run", "status", "doctor", "peers")),
     ("Look around", ("stacks", "explain", "cis", "find", "trace", "watch")),
-    ("Talk", ("send",)),
+    ("Talk", ("send", "message")),
+    (
+        "Decide who may do what",
+        ("invite", "join", "grant", "revoke", "policy", "token", "keys", "audit"),
+    ),
     ("Offer a CI", ("attach", "register", "deregister")),
     ("Try it", ("demo", "sim")),
 )
@@ -26,6 +30,15 @@ VERBS: dict[str, str] = {
     "trace": "The hops to a stack or CI.",
     "watch": "Show events as they happen.",
     "send": "Send a message to a CI and print its reply.",
+    "message": "What became of a message that was sent from here.",
+    "invite": "Invite another stack, once and for a while.",
+    "join": "Take an invite of another stack.",
+    "grant": "Give another stack a right, or list the grants.",
+    "revoke": "Take grants back.",
+    "policy": "Show the policy, or explain a verdict.",
+    "token": "Bearer tokens for programs that call over HTTP.",
+    "keys": "Show or change the keys of this stack.",
+    "audit": "Show or verify the audit log.",
     "attach": "Make a CI of any command.",
     "register": "Register a CI by hand.",
     "deregister": "Remove a CI of this stack.",

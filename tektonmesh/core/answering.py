@@ -14,6 +14,7 @@ from tektonmesh.core.credits import UNLIMITED, WINDOW_MIN
 from tektonmesh.core.dedup import Dedup, Taken
 from tektonmesh.core.envelope import Kind
 from tektonmesh.core.forwarding import Forwarding
+from tektonmesh.core.handouts import Replier
 from tektonmesh.core.lanes import Done
 from tektonmesh.core.machine import Env
 from tektonmesh.core.posts import Posts
@@ -100,7 +101,7 @@ class Answering:
         self.say(Kind.NACK, to, reply_to, body, ttl_s=NACK_WITHIN_S)
 
 
-class RemoteReplier(Waiting):
+class RemoteReplier(Waiting, Replier):
     """The origin of one message, on another stack. `trace` is the way its newest copy took,
     `in_hand` says how many messages the CI has now (docs/design/choosing.md)."""
 

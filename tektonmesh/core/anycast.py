@@ -28,7 +28,7 @@ from tektonmesh.core.outcomes import Elsewhere, Outcomes, Question
 from tektonmesh.core.paths import Paths
 from tektonmesh.core.selectors import Selector
 from tektonmesh.core.types import StackId, StackState
-from tektonmesh.errors import DeliveryError, MeshError
+from tektonmesh.errors import DeliveryError, MeshError, PolicyError
 
 BEST = 4
 """Among how many of the best two are drawn."""
@@ -91,7 +91,8 @@ class Anycast:
         return len(self._attempts)
 
     def send(self, command: SendMessage, selector: Selector) -> None:
-        """Send to one CI that fits; its answer follows under the same ticket.
+        """Send to one CI that fits; its answer follows under the same ticket. A durable message
+        stays with the one it was accepted for, since that may answer after a restart of this stack.
 
         Raises DeliveryError `not_found` if none fits, `ci_offline` or
         `unreachable` if none that fits can be had now, and what sending to a single one raises.
@@ -99,6 +100,9 @@ class Anycast:
         left = self.choices(selector, command.sender)
         if not left:
             raise self._nobody(selector)
+        if command.options.get("durable"):
+            self._hand_on(self._aimed(command, self._draw(Attempt(command, selector, 0.0, left))))
+            return
         settings = self.env.settings
         wanted_s = command.timeout_s if command.timeout_s > 0 else settings.request_timeout_s
         deadline = self.env.after(min(wanted_s, settings.request_timeout_max_s))
@@ -166,12 +170,10 @@ class Anycast:
             choice = self._draw(attempt)
             attempt.left.remove(choice)
             attempt.tries += 1
-            local = choice.stack == self.env.me
-            target = choice.ci if local else f"{choice.ci}@{show_id(choice.stack)}"
             left_s = attempt.deadline - self.env.now
             try:
-                self._hand_on(replace(attempt.command, target=target, timeout_s=left_s))
-            except DeliveryError as failure:
+                self._hand_on(replace(self._aimed(attempt.command, choice), timeout_s=left_s))
+            except (DeliveryError, PolicyError) as failure:
                 error = failure
                 if failure.code.name in FINAL:
                     break
@@ -180,6 +182,11 @@ class Anycast:
             self._remember(attempt, choice)
             return None
         return error
+
+    def _aimed(self, command: SendMessage, choice: Choice) -> SendMessage:
+        local = choice.stack == self.env.me
+        target = choice.ci if local else f"{choice.ci}@{show_id(choice.stack)}"
+        return replace(command, target=target)
 
     def _draw(self, attempt: Attempt) -> Choice:
         """The one this conversation is with, else the better of two among the best."""

@@ -20,6 +20,7 @@ from tektonmesh.core.paths import Paths
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.requests import Requests
 from tektonmesh.core.selectors import TEAM, is_selector, parse_selector
+from tektonmesh.errors import LocalError
 
 
 class Choosing:
@@ -53,6 +54,11 @@ class Choosing:
             self._requests.send(command)
             return None
         selector = parse_selector(command.target)
+        if "key" in command.options:
+            raise LocalError(
+                "A message that may be sent again with its key goes to one CI by name.",
+                hint="`tektonmesh trace SELECTOR --dry-run` shows who fits.",
+            )
         if selector.kind == TEAM:
             self.multicast.send(command, selector)
         else:

@@ -85,6 +85,8 @@ class Kind(IntEnum):
     SHARED = 10
     """A request of which the body is shared with others (`core/joining`)."""
     CREDIT = 11
+    SHARE = 16
+    WITNESS = 17
 
 
 class Flags(IntFlag):

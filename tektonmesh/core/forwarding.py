@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tektonmesh.core.departures import Departures
 from tektonmesh.core.envelope import (
     CLASS_AT,
     DESTINATION,
@@ -45,7 +46,6 @@ from tektonmesh.core.lanes import Done, Kept, Lane
 from tektonmesh.core.machine import Env
 from tektonmesh.core.messages import Forward, HopAck, Released, Settled
 from tektonmesh.core.neighbours import Neighbours
-from tektonmesh.core.outgoing import Outgoing
 from tektonmesh.core.paths import Paths
 from tektonmesh.core.releases import is_certain
 from tektonmesh.core.replica import Replica
@@ -77,7 +77,7 @@ class Forwarding:
         self._entry_now = trace_entry(self._short, 0)
         self._handlers: dict[int, Handler] = {}
         self._lanes: dict[LinkId, Lane] = {}
-        self._outgoing = Outgoing(env)
+        self._departures = Departures(env)
         self._routes = Routes(paths, self._lanes)
         self._seen: dict[bytes, None] = {}
         self._seen_before: dict[bytes, None] = {}
@@ -132,7 +132,7 @@ class Forwarding:
             return
         lane.up = False
         self._routes.clear()
-        self._outgoing.forget(lane)
+        self._departures.forget(lane)
         self.env.deadlines.drop(("lane", link))
         for kept in list(lane.kept.values()):
             kept.certain = False
@@ -155,7 +155,7 @@ class Forwarding:
         if self.env.now >= self._seen_until or len(self._seen) >= settings.dedup_max:
             self._seen_before, self._seen = self._seen, {}
             self._seen_until = self.env.after(settings.hop_keep_s)
-        self._outgoing.flush()
+        self._departures.flush()
 
     # --- messages --------------------------------------------------------------------------------
 
@@ -225,7 +225,7 @@ class Forwarding:
         lane.heard_bytes += len(data)
         settings = self.env.settings
         awaited = data[KIND_AT] == REQUEST
-        self._outgoing.answer_within(
+        self._departures.answer_within(
             lane, settings.answer_delay_s if awaited else settings.ack_delay_s
         )
 
@@ -295,7 +295,7 @@ class Forwarding:
     def _note_relayed(self, lane: Lane, seq: int, data: bytes) -> None:
         lane.owe_ack(seq)
         lane.heard_bytes += len(data)
-        self._outgoing.answer_within(lane, self.env.settings.ack_delay_s)
+        self._departures.answer_within(lane, self.env.settings.ack_delay_s)
         self._seen[data[KEY]] = None
         self.relayed += 1
         self.queued_bytes += len(data)
@@ -336,7 +336,7 @@ class Forwarding:
 
     def _release(self, lane: Lane, seq: int, code: str, visited: tuple[bytes, ...] = ()) -> None:
         lane.release(seq, code, visited)
-        self._outgoing.touch(lane)
+        self._departures.touch(lane)
 
     # --- what is kept ----------------------------------------------------------------------------
 
@@ -348,7 +348,7 @@ class Forwarding:
         self._let_go(kept)
         if kept.back is not None:
             kept.back.settled.append(kept.back_seq)
-            self._outgoing.answer_within(kept.back, self.env.settings.answer_delay_s)
+            self._departures.answer_within(kept.back, self.env.settings.answer_delay_s)
         elif kept.done is not None:
             kept.done("settled")
 
@@ -390,7 +390,7 @@ class Forwarding:
     def _hand_over(self, kept: Kept, packed: bytes, lane: Lane) -> None:
         if not lane.forward(kept, packed, packed[CLASS_AT] & 3, self.env.now):
             return  # it waits for its turn
-        self._outgoing.touch(lane)
+        self._departures.touch(lane)
         if not lane.timed:
             self._time(lane, self.env.now + self._hop_timeout_s(lane))
 
@@ -470,6 +470,6 @@ class Forwarding:
     def _pump(self, lane: Lane) -> None:
         """What waited for its turn on this lane and may leave now."""
         if lane.pump(self.env.now):
-            self._outgoing.touch(lane)
+            self._departures.touch(lane)
             if not lane.timed:
                 self._time(lane, self.env.now + self._hop_timeout_s(lane))

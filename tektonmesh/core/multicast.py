@@ -76,6 +76,11 @@ class Multicast:
         """
         if command.stream:
             raise LocalError("Replies of a team come together; they cannot be streamed.")
+        if command.options.get("durable"):
+            raise LocalError(
+                "A team gets no durable message.",
+                hint="Send without --no-wait, or to each member by name.",
+            )
         asking = self.env.me, key_of(command.sender)
         members = [one for one in self._directory.find(selector) if (one.stack, one.ci) != asking]
         if not members:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from tektonmesh.core.credits import WINDOW_MAX
+from tektonmesh.core.handouts import Replier
 from tektonmesh.core.outcomes import COLLECT_MAX, Elsewhere, Outcomes, Question
 from tektonmesh.core.streams import UNSETTLED_MAX
 from tektonmesh.errors import DeliveryError
@@ -22,7 +23,7 @@ def outcome_of(code: str) -> str:
     return "released" if code in CERTAIN else "indeterminate"
 
 
-class NoReplier:
+class NoReplier(Replier):
     """Nobody waits for the answer of a one-way message."""
 
     def chunk(self, data: bytes) -> None:
@@ -35,7 +36,7 @@ class NoReplier:
         """Not wanted."""
 
 
-class LocalReplier:
+class LocalReplier(Replier):
     """A caller on this stack. `over` is called once, when it has its answer. A streamed reply runs
     at most a window ahead of its reader; the rest waits here."""
 

@@ -16,6 +16,9 @@ Bodies, by kind (docs/design/forwarding.md):
     TRACE_REPLY  tr, rep (reports of the hops)
     SHARED   as REQUEST, with k and h (key and hash of the shared part) for body and ct; then the
              shared part: body, ct, locked with that key
+    SHARE    v (version), cis (the records that are shared with this partner alone)
+    WITNESS  a question has nothing, its answer n, h, at (the end of the asker's audit log)
+What durable messages add is listed in `durable`.
 """
 
 from __future__ import annotations
@@ -53,6 +56,8 @@ CLASS_OF: dict[Kind, SendClass] = {
     Kind.CREDIT: SendClass.CONTROL,
     Kind.TRACE: SendClass.INTERACTIVE,
     Kind.TRACE_REPLY: SendClass.INTERACTIVE,
+    Kind.SHARE: SendClass.INTERACTIVE,
+    Kind.WITNESS: SendClass.INTERACTIVE,
 }
 
 TTL_MIN_MS = 1000

@@ -1,6 +1,7 @@
 """A CI as its author would write it, with the standard library alone: it registers over the Unix
-socket and answers every message. `echo_ci.py SOCKET NAME [--prefix TEXT] [--tokens N]
-[--specialty X] [--team X] [--flood BYTES]`; with --flood every answer has so many more bytes."""
+socket and answers every message.
+`echo_ci.py SOCKET NAME [--prefix TEXT] [--tokens N] [--share S] [--specialty X] [--team X]
+[--flood BYTES]`; with --flood every answer has so many more bytes."""
 
 import argparse
 import json
@@ -17,6 +18,7 @@ def main() -> None:
     parser.add_argument("--flood", type=int, default=0)
     parser.add_argument("--specialty", action="append", default=[])
     parser.add_argument("--team", action="append", default=[])
+    parser.add_argument("--share", default=None)
     options = parser.parse_args()
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(options.socket)
@@ -26,9 +28,9 @@ def main() -> None:
     def say(message: dict) -> None:
         connection.sendall(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
 
-    words = {"specialties": options.specialty, "teams": options.team}
-    said = {"name": options.name, "type": "echo"} | words
-    say({"id": 0, "method": "register", "params": said})
+    about = {"name": options.name, "type": "echo", "share": options.share}
+    about |= {"specialties": options.specialty, "teams": options.team}
+    say({"id": 0, "method": "register", "params": about})
     answer = json.loads(lines.readline())
     assert answer["result"]["success"], answer
     sys.stdout.write("registered\n")

@@ -23,11 +23,22 @@ if TYPE_CHECKING:
 @click.argument("text", nargs=-1)
 @click.option("--timeout", type=click.FloatRange(0.01), default=60.0, show_default=True,
               metavar="S", help="Seconds to wait for the reply.")  # fmt: skip
-@click.option("--no-wait", is_flag=True, help="Do not wait for the reply; print the message id.")
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Print the id once the message is safe on disk; it then outlives the daemon.",
+)
+@click.option(
+    "--ttl",
+    type=click.FloatRange(1.0),
+    metavar="S",
+    help="With --no-wait: seconds it is worth delivering (a day; at most 7).",
+)
+@click.option("--key", metavar="KEY",
+              help="Sending again with the same key is the same message again.")  # fmt: skip
 @click.option(
     "--conversation",
     metavar="WORD",
-    default="",
     help="With a selector: stay with the CI that got the first message of WORD.",
 )
 @click.option(
@@ -35,26 +46,29 @@ if TYPE_CHECKING:
     is_flag=True,
     help="With a selector: it may go to another CI though one may have had it.",
 )
-def command(
-    where: Where, target: str, text: tuple[str, ...], timeout: float, **options: Any
-) -> int:
+def command(where: Where, target: str, text: tuple[str, ...], **options: Any) -> int:
     """Send TEXT (or stdin) to the CI TARGET and print its reply as it comes.
 
     A bare name is a CI of this stack; `numa@west` is one of the stack west. Whoever is free of
     those that fit gets what is sent to `specialty:WORD`, `capability:WORD` or `ci:NAME@*`; each
     member gets what is sent to `team:WORD`. `--json` prints one object with the reply, its path and
-    the time spent at each hop. A message has at most 258,048 bytes.
+    the time spent at each hop. A message has at most 258,048 bytes. `tektonmesh message ID` shows
+    what became of one that was sent with `--no-wait`.
     """
+    no_wait, ttl, key = options["no_wait"], options["ttl"], options["key"]
+    if ttl is not None and not no_wait:
+        raise LocalError("--ttl is only for --no-wait.", hint="--timeout is how long to wait.")
     body = " ".join(text).encode() if text else _read_stdin()
-    no_wait = options.pop("no_wait")
-    options = {key: value for key, value in options.items() if value} | {"timeout": timeout}
+    chosen = {name: options[name] for name in ("timeout", "conversation", "idempotent")}
     with where.client() as client:
         if no_wait:
-            _print_id(where, client.send(target, body, no_reply=True, **options).id)
-        elif where.json or target.startswith("team:"):
-            return _print_whole(where, client.send(target, body, **options))
+            kept = {"durable": True, "ttl_s": ttl, "idempotency_key": key}
+            _print_id(where, client.send(target, body, **chosen, **kept).id)
+        elif where.json or key or target.startswith("team:"):
+            # A reply that may have come before cannot be streamed.
+            return _print_whole(where, client.send(target, body, **chosen, idempotency_key=key))
         else:
-            with client.stream(target, body, **options) as reply:
+            with client.stream(target, body, **chosen) as reply:
                 _print_reply(reply)
     return 0
 
@@ -64,6 +78,8 @@ def _print_whole(where: Where, reply: Reply) -> int:
     failed = [row for row in reply.targets if not row["ok"]]
     if where.json:
         emit_json(reply.as_dict())
+    elif not reply.targets:
+        print(safe_text(reply.body) if on_terminal() else reply.body)
     else:
         for row in reply.targets:
             if row["ok"]:

@@ -316,3 +316,28 @@ def test_a_message_nobody_answers_is_accepted_by_one_that_fits() -> None:
     network.run(0.5)
     assert a.result(ticket)["accepted"] and a.result(ticket)["to"] in ("eye@b", "eye@c")
     assert sum(deliveries(eyes).values()) == 1
+
+
+# --- durable messages ----------------------------------------------------------------------------
+
+
+def test_a_durable_message_goes_to_one_that_fits_and_stays_with_it() -> None:
+    network, a, eyes = star(2)
+    ticket = a.send("specialty:vision", durable=True)
+    network.run(1.0)
+    assert a.result(ticket)["accepted"]
+    assert sum(deliveries(eyes).values()) == 1
+    assert len(a.node.choosing.anycast) == 0 and a.node.deliveries.outcomes.takers == {}
+
+
+@pytest.mark.parametrize(
+    ("target", "options"), [("specialty:vision", {"key": "k"}), ("team:red", {"durable": True})]
+)
+def test_what_could_reach_another_ci_the_second_time_is_refused(
+    target: str, options: dict[str, Any]
+) -> None:
+    network, a, eyes = star(1)
+    eyes[0].register("one", teams=["red"])
+    network.run(1.0)
+    error = a.error(a.send(target, **options))
+    assert error["code"] == "bad_request"

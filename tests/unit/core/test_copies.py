@@ -65,7 +65,7 @@ def test_without_a_receipt_a_message_is_sent_again_with_growing_pauses() -> None
     network["b"].node.forwarding._relay_smoothly = lambda *_: False  # type: ignore[method-assign]
     network["b"].node.forwarding._relay = lambda lane, seq, *_: (  # type: ignore[method-assign]
         lane.settled.append(seq),
-        network["b"].node.forwarding._outgoing.touch(lane),
+        network["b"].node.forwarding._departures.touch(lane),
     )
     seen = attempts(network, "a")
     ticket = network["a"].send("echo@c", timeout_s=20.0)

@@ -157,7 +157,7 @@ def test_a_stack_that_sends_beyond_its_credit_breaks_the_protocol_of_that_stream
     network, a, b = line()
     ticket = a.send("poet@b", stream=True)
     network.run(0.1)
-    [taken] = [t for t in b.node.deliveries._answering.dedup._rows.values() if t.asker]
+    [taken] = [t for t in b.node.deliveries.answering.dedup._rows.values() if t.asker]
     taken.asker.out.credit = 1 << 40  # type: ignore[union-attr]
     say(network, b, 65 * KIB)
     assert a.error(ticket)["code"] == "protocol"

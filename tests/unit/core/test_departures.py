@@ -1,13 +1,13 @@
 """When answers leave."""
 
+from tektonmesh.core.departures import Departures
 from tektonmesh.core.effects import Send
 from tektonmesh.core.lanes import HEARD_BYTES_MAX, Lane
-from tektonmesh.core.outgoing import Outgoing
 from tests.support import advance, make_env, only
 
 
-def make() -> tuple[Outgoing, Lane]:
-    return Outgoing(make_env()), Lane(1, bytes(32))
+def make() -> tuple[Departures, Lane]:
+    return Departures(make_env()), Lane(1, bytes(32))
 
 
 def test_an_answer_waits_for_its_delay_and_leaves_alone() -> None:
