@@ -12,7 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -27,6 +27,9 @@ from tektonmesh.core.node import Node
 from tektonmesh.core.views_explain import explain
 from tektonmesh.errors import LocalError, MeshError
 from tektonmesh.net.daemon import Daemon
+
+if TYPE_CHECKING:
+    from tektonmesh.api.mcpdoor import McpDoor
 
 Params = Mapping[str, Any]
 TARGET_SIZE_MAX = 200
@@ -48,6 +51,8 @@ class Caller:
     cis: dict[str, str] = field(default_factory=dict)
     is_ci: bool = False
     label: str = ""
+    local: bool = True
+    """Whether it came by the Unix socket, or from this daemon itself."""
 
     @property
     def owner(self) -> bool:
@@ -61,6 +66,7 @@ class Operations:
         self.daemon = daemon
         self.figures = Figures()
         self._repeats = Repeats(trio.current_time)
+        self.mcp: McpDoor | None = None
         self.reads: dict[str, Callable[[Params], Any]] = {
             "ping": self.ping,
             "status": self.status,
@@ -191,7 +197,13 @@ class Operations:
         via = caller.door
         if via == "socket" and not attach and "endpoint" not in params and "port" not in params:
             via = "cli"
-        spec = validate.registration(params, via=via, attach=attach, places=self._places(caller))
+        spec = validate.registration(
+            params,
+            via=via,
+            attach=attach,
+            places=self._places(caller),
+            may_start=caller.trusted and caller.local and caller.door != "hermes",
+        )
         attached = spec["how"]["kind"] == "attached"
         connection = caller.connection if attached else None
         token, trusted = _token(params), self._may(spec["name"], caller)

@@ -7,6 +7,7 @@ What a notice carries is decided where it is given.
 from __future__ import annotations
 
 KINDS: dict[str, str] = {
+    "catalogue_changed": "What the MCP server of a CI of this stack offers has changed.",
     "ci_deregistered": "A CI of this stack is no longer registered; `reason` says why.",
     "ci_gone": "A CI of another stack left the replica (`ci` is its "
     "address; with `count`, so many of `stack`).",
@@ -35,6 +36,10 @@ KINDS: dict[str, str] = {
     "link_recovered": "A suspect link answers again.",
     "link_suspect": "A neighbour does not answer; others are asked about it.",
     "link_up": "A link to a neighbour came up.",
+    "mcp_failed": "The MCP server of a CI of this stack cannot be reached or ended; it is tried "
+    "again.",
+    "mcp_item_dropped": "Something that an MCP server offers is malformed or too large, and is "
+    "left out.",
     "message_done": "A message that was sent from here was answered or failed.",
     "name_taken": "Another stack claims a name that a known stack holds.",
     "novelty_ignored": "Something of a later version was passed over; said at most every ten "

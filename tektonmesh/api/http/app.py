@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as Place
 
 from tektonmesh.api.connection import fault
-from tektonmesh.api.http import routes_mesh, routes_message, routes_registry
+from tektonmesh.api.http import routes_mcp, routes_mesh, routes_message, routes_registry
 from tektonmesh.api.http.guard import Access, TcpGuard, check_key, read_token
 from tektonmesh.api.http.openapi import page
 from tektonmesh.api.http.table import Call, Route
@@ -33,6 +33,7 @@ def all_routes() -> tuple[Route, ...]:
         *routes_registry.ROUTES,
         *routes_message.ROUTES,
         *routes_mesh.ROUTES,
+        *routes_mcp.ROUTES,
         *hermes.ROUTES,
     )
 
@@ -59,8 +60,9 @@ def _endpoint(route: Route, operations: Operations) -> Callable[[Request], Await
         try:
             _admit(request, route.access, operations)
             # Over TCP the token was shown; on the socket the kernel said who it is.
-            trusted = bool(request.scope["state"].get("trusted", True))
-            call = Call(request, operations, Caller(door, trusted=trusted))
+            state = request.scope["state"]
+            trusted, local = bool(state.get("trusted", True)), "guard" not in state
+            call = Call(request, operations, Caller(door, trusted=trusted, local=local))
             result = await route.handler(call)
         except MeshError as error:
             return failure(error)
