@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
@@ -17,7 +19,7 @@ from tektonmesh.api.lines import LineSocket
 from tektonmesh.errors import LocalError, MeshError
 
 if TYPE_CHECKING:
-    from tektonmesh.api.operations import Operations
+    from tektonmesh.api.operations import Caller, Operations
     from tektonmesh.mcp.hub import Face, Hub
 
 _LOG = logging.getLogger(__name__)
@@ -28,6 +30,9 @@ _OPENERS = ("initialize", "server/discover")
 _VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 SAY_FACE = "mcp"
 """The notification with which a connection says that what follows is MCP, and for whom."""
+
+
+Params = Mapping[str, Any]
 
 
 class Wanted(NamedTuple):
@@ -65,6 +70,35 @@ class McpDoor:
         self._nursery = nursery
         self._hub: Hub | None = None
         self._loading = trio.Lock()
+        acts = operations.acts
+        for kind in ("tools", "resources", "prompts"):
+            acts[kind] = partial(self._list, kind)
+        acts["call"] = self.call
+        acts["approve"] = self.approve
+
+    async def _list(self, kind: str, params: Params, _caller: Caller) -> list[dict[str, Any]]:
+        return await self.listing(kind, params)
+
+    async def listing(self, kind: str, params: Params) -> list[dict[str, Any]]:
+        """`{"ci"?}`: tools, resources (with templates) or prompts of the mesh."""
+        found: list[dict[str, Any]] = (await self._asking()).listing(kind, params)
+        return found
+
+    async def call(self, params: Params, _caller: Caller) -> dict[str, Any]:
+        """`{"ref", "arguments"?}`: call a tool, get a prompt or read a resource."""
+        found: dict[str, Any] = await (await self._asking()).call(params)
+        return found
+
+    async def approve(self, params: Params, caller: Caller) -> dict[str, Any]:
+        """`{"ref", "look"?}`: accept a tool or prompt that has changed since it was pinned."""
+        if not caller.owner:
+            raise LocalError("Only the owner of this daemon may do that.", code="refused")
+        found: dict[str, Any] = await (await self._asking()).approve(params)
+        return found
+
+    async def _asking(self) -> Any:
+        hub = await self.hub()
+        return importlib.import_module("tektonmesh.mcp.asking").Asking(hub)
 
     async def begin(self) -> None:
         """Register what stands in the settings, and attach what is registered."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Run a stack", ("init", "run", "status", "doctor", "peers")),
     ("Look around", ("stacks", "explain", "cis", "find", "trace", "watch")),
-    ("Talk", ("send",)),
+    ("Talk", ("send", "tools", "resources", "prompts", "call", "mcp")),
     ("Offer a CI", ("attach", "register", "deregister")),
     ("Try it", ("demo", "sim")),
 )
@@ -26,6 +26,11 @@ VERBS: dict[str, str] = {
     "trace": "The hops to a stack or CI.",
     "watch": "Show events as they happen.",
     "send": "Send a message to a CI and print its reply.",
+    "tools": "The tools of all CIs; approve one that has changed.",
+    "resources": "The resources that CIs offer through MCP.",
+    "prompts": "The prompts that CIs offer through MCP.",
+    "call": "Call a tool of any CI.",
+    "mcp": "An MCP server on stdio, for hosts: the tools of the whole mesh.",
     "attach": "Make a CI of any command.",
     "register": "Register a CI by hand.",
     "deregister": "Remove a CI of this stack.",

@@ -138,7 +138,8 @@ class Federation:
             mcp, description = record.get("mcp") is True, str(record.get("description") or "")
             reference = held.value(f"catalog/{key}") if mcp else None
             if reference is not None:
-                made = self._catalogue(reference.get("hash"))
+                # Until the new one has come, the old one is nearer to the truth than none.
+                made = self._catalogue(reference.get("hash")) or self._former(owner, row["name"])
         return Entry(
             stack_id=show_id(owner),
             stack=row["stack"],
@@ -165,6 +166,18 @@ class Federation:
                 self._warn(error.detail)
                 self._catalogues[blob] = cat.Catalogue()
         return self._catalogues[blob]
+
+    def _former(self, owner: StackId, ci: str) -> cat.Catalogue | None:
+        """What a CI offered when watchers were told last."""
+        stack_id = show_id(owner)
+        return next(
+            (
+                entry.catalogue
+                for entry in self._told.values()
+                if entry.stack_id == stack_id and entry.ci == ci
+            ),
+            None,
+        )
 
     def _warn(self, detail: str) -> None:
         _LOG.warning("a catalogue of another stack: %s", detail)

@@ -15,7 +15,6 @@ from typing import Any
 import trio
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
-from mcp.shared.exceptions import MCPError
 
 from tektonmesh.errors import LocalError
 from tektonmesh.mcp import calling
@@ -72,12 +71,13 @@ class Hub:
     """What MCP is in one daemon. Made by `open_hub` only."""
 
     def __init__(self, daemon: Daemon, nursery: trio.Nursery) -> None:
-        self._daemon = daemon
+        self.daemon = daemon
         self._nursery = nursery
         self.pins = Pins(daemon.config.home)
         self.servers = Servers(daemon, nursery)
         self.federation = Federation(daemon, self.servers, self.pins)
         self.serving = Serving(daemon, self.servers, nursery)
+        self._disk = trio.Lock()
         self._faces: OrderedDict[str, Face] = OrderedDict()
         self.servers.on_catalogue = self.federation.touch
         self.federation.watch(self._changed)
@@ -96,9 +96,9 @@ class Hub:
     def _common(self, view: str) -> tuple[Scope, About, MeshTools | None]:
         if not view:
             scope: Scope = Everything(self.federation)
-            mesh = MeshTools(self._daemon, self.federation, scope)
+            mesh = MeshTools(self.daemon, self.federation, scope)
             return scope, About("tektonmesh", ALL, INSTRUCTIONS), mesh
-        found = self._daemon.config.mcp_views.get(view)
+        found = self.daemon.config.mcp_views.get(view)
         if found is None:
             raise LocalError(
                 f"There is no view '{view[:80]}'.",
@@ -107,7 +107,7 @@ class Hub:
             )
         scope = Everything(self.federation, wants_of(found.allow))
         search = found.mode == "search"
-        mesh = MeshTools(self._daemon, self.federation, scope, search_only=search)
+        mesh = MeshTools(self.daemon, self.federation, scope, search_only=search)
         return scope, About(f"tektonmesh {view}", ALL, INSTRUCTIONS), mesh
 
     async def _face_of_ci(self, ci: str) -> Face:
@@ -135,7 +135,7 @@ class Hub:
 
     async def _open(self, key: str, scope: Scope, about: About, mesh: MeshTools | None) -> Face:
         gateway = Gateway(
-            self._daemon, scope, about, nursery=self._nursery, listen=self._listen, mesh=mesh
+            self.daemon, scope, about, nursery=self._nursery, listen=self._listen, mesh=mesh
         )
         face = Face(gateway, scope)
         await self._nursery.start(face.run)
@@ -178,7 +178,7 @@ class Hub:
                 while True:
                     try:
                         await calling.call(
-                            self._daemon,
+                            self.daemon,
                             entry.address,
                             "subscriptions/listen",
                             params,
@@ -190,12 +190,17 @@ class Hub:
         self._nursery.start_soon(listen)
         return scope.cancel
 
+    async def in_thread(self, act: Callable[..., Any], *args: Any) -> Any:
+        """What touches the disk waits in a worker thread, one at a time."""
+        async with self._disk:
+            return await trio.to_thread.run_sync(act, *args)
+
     # --- tasks -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """The tasks of the hub, for ever."""
-        self._daemon.calls = self._daemon.attach(self.serving.deliver, self.serving.cancel)
-        self._daemon.notices.heed(
+        self.daemon.calls = self.daemon.attach(self.serving.deliver, self.serving.cancel)
+        self.daemon.notices.heed(
             ("ci_registered", "ci_deregistered"), lambda _notice: self._follow_soon()
         )
         self._following = trio.Event()
@@ -217,7 +222,7 @@ class Hub:
         while True:
             await trio.sleep(FLUSH_S)
             if self.pins.unsaved:
-                await trio.to_thread.run_sync(self.pins.flush)
+                await self.in_thread(self.pins.flush)
 
 
 def offers_of(entry: Entry) -> tuple[str, ...]:
@@ -245,6 +250,3 @@ async def open_hub(daemon: Daemon) -> AsyncIterator[Hub]:
             nursery.cancel_scope.cancel()
     if hub.pins.unsaved:
         hub.pins.flush()
-
-
-__all__ = ["Face", "Hub", "MCPError", "open_hub"]

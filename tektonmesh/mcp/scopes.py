@@ -19,7 +19,7 @@ from tektonmesh.mcp.federation import Entry, Federation
 
 SEND = "send_message"
 """The tool that stands for a CI which offers none: its messages."""
-_VERB = {
+VERB = {
     "tools": "tool.call",
     "resources": "resource.read",
     "templates": "resource.read",
@@ -73,7 +73,7 @@ def send_tool(entry: Entry, name: str) -> cat.Item:
 def allowed(federation: Federation, entry: Entry, kind: str) -> Iterator[cat.Item]:
     """The items of a CI that may be used and are as they were pinned."""
     for item in entry.items(kind):
-        if not federation.may(_VERB[kind], entry, str(item[cat.KEY_OF[kind]])):
+        if not federation.may(VERB[kind], entry, str(item[cat.KEY_OF[kind]])):
             continue
         if kind in ("resources", "templates") or federation.is_as_pinned(entry, kind, item):
             yield item

@@ -12,6 +12,8 @@ from tektonmesh.errors import LocalError
 from tektonmesh.mcp.hub import Face
 
 BUFFER = 16
+POLL_S = 0.05
+ENDLESS = "subscriptions/listen"
 
 
 async def serve(face: Face, lines: LineSocket) -> None:
@@ -19,18 +21,27 @@ async def serve(face: Face, lines: LineSocket) -> None:
     to_server, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](BUFFER)
     outgoing, from_server = anyio.create_memory_object_stream[SessionMessage](BUFFER)
 
+    owed: dict[types.RequestId, None] = {}
+
     async def read() -> None:
         async with to_server:
             try:
                 while (batch := await lines.read()) is not None:
                     for line in batch:
-                        await to_server.send(_message(line))
+                        message = _message(line)
+                        _note_owed(message, owed)
+                        await to_server.send(message)
+                # A host that only stopped talking still hears the answers to what it asked.
+                while owed and not lines.hung_up():
+                    await trio.sleep(POLL_S)
             except (LocalError, anyio.BrokenResourceError):
                 return  # An endless line, or a server that has ended.
 
     async def write() -> None:
         async with from_server:
             async for message in from_server:
+                if isinstance(message.message, types.JSONRPCResponse | types.JSONRPCError):
+                    owed.pop(message.message.id or "", None)
                 said = message.message.model_dump_json(by_alias=True, exclude_unset=True)
                 lines.write(said.encode("utf-8", "replace") + b"\n")
                 await lines.room()
@@ -42,6 +53,13 @@ async def serve(face: Face, lines: LineSocket) -> None:
         nursery.start_soon(write)
         await server.run(incoming, outgoing, server.create_initialization_options())
         nursery.cancel_scope.cancel()
+
+
+def _note_owed(message: SessionMessage | Exception, owed: dict[types.RequestId, None]) -> None:
+    if isinstance(message, SessionMessage):
+        inner = message.message
+        if isinstance(inner, types.JSONRPCRequest) and inner.method != ENDLESS:
+            owed[inner.id] = None
 
 
 def _message(line: bytes) -> SessionMessage | Exception:
