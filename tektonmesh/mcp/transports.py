@@ -66,14 +66,20 @@ def _end_of(written: TextIO, name: str) -> str:
 
 
 @asynccontextmanager
-async def by_http(http: dict[str, Any], reach: Reach) -> AsyncIterator[Streams]:
+async def by_http(
+    http: dict[str, Any], reach: Reach, auth: httpx2.Auth | None = None
+) -> AsyncIterator[Streams]:
     """A server that listens at a URL on this machine (or an allowed host)."""
     timeout = httpx2.Timeout(HTTP_TIMEOUT_S, read=READ_TIMEOUT_S)
     headers = http.get("headers") or {}
-    await reach.check(http["url"])
+    target = await reach.check(http["url"])
+    # The address that was checked is called, but for https, where the name is needed.
+    url = http["url"] if target.server_name or auth is not None else target.url
+    if url == target.url:
+        headers = {**headers, "Host": target.host}
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=timeout, trust_env=False) as client,
-        streamable_http_client(http["url"], http_client=client) as streams,
+        httpx2.AsyncClient(headers=headers, timeout=timeout, auth=auth, trust_env=False) as client,
+        streamable_http_client(url, http_client=client) as streams,
     ):
         yield streams
 

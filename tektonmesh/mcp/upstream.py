@@ -103,18 +103,17 @@ class Upstream:
     async def agree(self) -> None:
         """Find the era. Raises MCPError if there is none in common."""
         try:
-            found = await self._request(
-                "server/discover", {"_meta": self._meta({}, LATEST_MODERN_VERSION)}, PROBE_TIMEOUT_S
-            )
+            found = await self._discover()
         except MCPError as error:
-            supported = (error.error.data or {}) if isinstance(error.error.data, dict) else {}
-            versions = supported.get("supported")
-            if isinstance(versions, list) and not any(
-                version in HANDSHAKE_PROTOCOL_VERSIONS for version in versions
-            ):
+            known = _supported(error)
+            if LATEST_MODERN_VERSION in known:
+                # It speaks the newest all the same (a server that was still starting): once more.
+                found = await self._discover()
+            elif known and not any(one in HANDSHAKE_PROTOCOL_VERSIONS for one in known):
                 raise
-            await self._shake_hands()
-            return
+            else:
+                await self._shake_hands()
+                return
         versions = found.get("supportedVersions")
         if not isinstance(versions, list) or LATEST_MODERN_VERSION not in versions:
             await self._shake_hands()
@@ -123,6 +122,10 @@ class Upstream:
         meta = found.get("_meta") if isinstance(found.get("_meta"), dict) else {}
         assert isinstance(meta, dict)
         self._adopt(found, meta.get(types.SERVER_INFO_META_KEY) or {})
+
+    async def _discover(self) -> dict[str, Any]:
+        params = {"_meta": self._meta({}, LATEST_MODERN_VERSION)}
+        return await self._request("server/discover", params, PROBE_TIMEOUT_S)
 
     async def _shake_hands(self) -> None:
         params = {
@@ -316,6 +319,13 @@ class Upstream:
             wanted["resourceSubscriptions"] = resources
         if wanted and self.modern:
             await self.request("subscriptions/listen", {"notifications": wanted}, None)
+
+
+def _supported(error: MCPError) -> list[Any]:
+    """The versions that a refusal names."""
+    data = error.error.data
+    found = data.get("supported") if isinstance(data, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def _for_old(params: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
