@@ -33,7 +33,7 @@ BENCHES: dict[str, Callable] = {
     "swarm": swarm,
     "peers": peers,
 }
-ALONE = ("idle", "peers")
+ALONE = ("idle", "peers", "swarm")
 """They count an interface, so as root each runs in a network namespace made for it."""
 
 

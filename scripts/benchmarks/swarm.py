@@ -16,7 +16,14 @@ from collections.abc import Iterator
 
 from scripts.benchmarks.figures import Figure, load_average, middle, quantile
 from scripts.benchmarks.fleet import fleet
-from scripts.benchmarks.taking import cpu_of, open_files, proportional_mb, resident_mb, threads
+from scripts.benchmarks.taking import (
+    cpu_of,
+    on_the_wire,
+    open_files,
+    proportional_mb,
+    resident_mb,
+    threads,
+)
 from tests.e2e.swarm import Swarm
 
 CIS_EACH = 2
@@ -73,12 +80,14 @@ def _first_start(made: Swarm) -> Iterator[Figure]:
 
 
 def _resources(made: Swarm, *, settle_s: float, idle_s: float) -> Iterator[Figure]:
-    """Memory and CPU while nothing happens."""
+    """Memory, CPU and bytes while nothing happens."""
     time.sleep(settle_s)
     count = len(made.stacks)
-    before = cpu_of(made.stacks)
+    heads_before, wire_before, cpu_before = _versions(made), on_the_wire(), cpu_of(made.stacks)
     time.sleep(idle_s)
-    cpu = (cpu_of(made.stacks) - before) / idle_s / count * 100
+    cpu = (cpu_of(made.stacks) - cpu_before) / idle_s / count * 100
+    wire = (on_the_wire() - wire_before) / idle_s / count
+    heads = (_versions(made) - heads_before) / idle_s * 60
     pids = [stack.pid() for stack in made.stacks]
     shares = [proportional_mb(pid) for pid in pids]
     yield _spread("memory (RSS)", [resident_mb(pid) for pid in pids], "MB", "at most 55 MB")
@@ -88,7 +97,14 @@ def _resources(made: Swarm, *, settle_s: float, idle_s: float) -> Iterator[Figur
     yield _spread("threads", [float(threads(pid)) for pid in pids], "")
     yield _spread("links", [float(len(stack.status()["links"])) for stack in made.stacks], "")
     yield _figure("CPU when idle, each", cpu, "%", int(idle_s), "at most 0.5 %")
+    yield _figure("idle wire, each", wire, "B/s", int(idle_s), "at most 1,200 B/s at 100")
+    yield _figure("heads signed when idle, all", heads, "/min", int(idle_s))
     print(f"load average when idle {load_average()}", file=sys.stderr)
+
+
+def _versions(made: Swarm) -> int:
+    """The numbers of all newest heads that one daemon holds, summed: how often all have signed."""
+    return sum(row["head"][2] for row in made.stacks[0].stacks().values())
 
 
 def _some_die(made: Swarm, number: int) -> Iterator[Figure]:

@@ -312,10 +312,14 @@ class Dialling:
                 self._neighbours.close(stack_id, "excess", "Both ends have links enough.")
 
     def _seek(self) -> None:
-        """Stacks that are dialled whatever the number of links: some of those adrift, now and then
-        one whose lease is over, and now and then one that is much nearer than our farthest."""
+        """Stacks that are dialled whatever the number of links: some of those adrift, a lost peer
+        that others still show a path to, now and then one whose lease is over, and now and then
+        one that is much nearer than our farthest."""
         adrift = [s for s in self._neighbours.topology.adrift() if s not in self._lost]
         chosen = self._pick([s for s in adrift if self._rests(s)], ADRIFT_MAX)
+        # That a path leads to a lost peer is others' word: one that keeps up a dead link in its
+        # records would have everybody wait for a stack that lost its disk and knows nobody.
+        chosen += self._pick([s for s in self._lost if s not in adrift and self._rests(s)], 1)
         if self._env.now >= self._rescue_at:
             self._rescue_at = self._env.after(self._env.jitter(RESCUE_S, 0.3))
             chosen += self._pick([s for s in self._replica.expired() if self._rests(s)], 1)

@@ -11,6 +11,7 @@ peers agree on. Which head may be kept is decided here; what becomes of the othe
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from tektonmesh.core.head import EPOCH_MAX, LEASE_MAX_S
 from tektonmesh.core.machine import Env
@@ -175,14 +176,17 @@ class MeshTime:
         self._slew()
         self._voted = min(middle, key=lambda vote: vote[1])[0]
         far = abs(self._voted - self._wall) > ALARM_MS
-        agreeing = sum(abs(offset - self._voted) <= ALARM_MS for offset in peers.values())
+        apart = sorted(abs(offset - self._voted) for offset in peers.values())
+        second = apart[1] if len(apart) > 1 else inf
         alone = self._waiting and not self.confirmed
-        self._target = self._wall if alone or (far and agreeing < 2) else self._voted
+        self._target = self._wall if alone or (far and second > ALARM_MS) else self._voted
         behind_ms = self._target - self._offset
         if not self._signed:
             self._offset = self._target
-        elif behind_ms > ALARM_MS and agreeing >= 2 and not far:
-            self._step(behind_ms)  # a machine that was stopped from outside knows nothing of it
+        elif behind_ms > SLACK_MS and second <= SLACK_MS and not far:
+            # A machine that was stopped from outside knows nothing of it. One that is less behind
+            # than this still takes the heads of the others, and may slew.
+            self._step(behind_ms)
         alarm = self.alarm
         if alarm and not self._alarmed:
             off = self._voted - self._offset

@@ -19,7 +19,7 @@ from tektonmesh.core.head import Head, Heads
 from tektonmesh.core.keydoc import hash_doc
 from tektonmesh.core.linkcost import cost_ms
 from tektonmesh.core.node import Node
-from tektonmesh.core.overlay import links_wanted
+from tektonmesh.core.overlay import SLACK, links_wanted
 from tektonmesh.core.ownlinks import UP, link_key
 from tektonmesh.core.record import Put, RecordSet
 from tektonmesh.core.types import SCOPE_OF_KIND, NodeSettings, Saved, SignedHead, Status
@@ -49,15 +49,16 @@ class WarmLink:
 
 def overlay_edges(nodes: int, settings: NodeSettings, chance: Random) -> list[tuple[int, int]]:
     """(dialler, listener) pairs: the union of random rings, one half of them over all hosts, the
-    other half within each region, so that every host has the wanted degree, chose half of its
-    links, and the whole is connected."""
-    wanted = links_wanted(
+    other half within each region, so that every host chose half of its links and the whole is
+    connected. Each has as many links as nodes come to have that look for nearer ones for minutes:
+    with fewer, all would go on looking, and nothing measured would be of a mesh at rest."""
+    wanted = SLACK + links_wanted(
         nodes,
         full_mesh=settings.links_full_mesh_max,
         least=settings.links_min,
         most=settings.links_max,
     )
-    rings = -(-wanted // 2)
+    rings = max(1, wanted // 2)
     found: dict[tuple[int, int], None] = {}
     for number in range(rings):
         if number % 2:

@@ -19,6 +19,7 @@ from tektonmesh.sim.baselines.scuttlebutt import DEAD_AFTER_S, Scuttlebutt
 from tektonmesh.sim.compare import BASELINES
 from tektonmesh.sim.host import Host
 from tektonmesh.sim.options import Options
+from tektonmesh.sim.regions import one_way_s
 from tektonmesh.sim.report import Report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,6 +188,14 @@ def test_flooding_a_ring_meets_at_the_far_side() -> None:
     assert max(report.propagation_ms) == pytest.approx(4 * 10.0)
 
 
+def test_a_change_takes_as_long_as_the_way_to_each_region() -> None:
+    options = replace(SMALL, nodes=6, regional=True, jitter_s=0.0)
+    world = started(Flooding, options)
+    write(world, 0, "echo-1", 1.0)
+    straight = sorted(1000.0 * one_way_s(0, other) for other in range(1, 6))
+    assert report_of(world).propagation_ms == pytest.approx(straight)
+
+
 def test_flooding_says_nothing_at_rest() -> None:
     world = started(Flooding)
     world.tell("settled")
@@ -292,6 +301,18 @@ def test_one_that_only_paused_says_that_it_lives() -> None:
     machine = baseline_of(world.hosts[0])
     assert isinstance(machine, Memberlist)
     assert machine.state_of(paused.address)[1] >= 1  # it was suspected, and said no
+
+
+def test_one_that_others_reach_is_not_suspected() -> None:
+    world = started(Memberlist)
+    far = world.hosts[3]
+    for pair in ((0, 3), (3, 0)):
+        world.network.block(*pair)
+    world.run_until(world.now + 40.0)
+    for host in world.hosts:
+        machine = baseline_of(host)
+        assert isinstance(machine, Memberlist)
+        assert machine.state_of(far.address) == (ALIVE, 0)
 
 
 def test_a_full_exchange_repairs_what_gossip_lost() -> None:

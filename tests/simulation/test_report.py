@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 
 from tektonmesh.core.effects import Send
+from tektonmesh.core.events import DeregisterCi
 from tektonmesh.core.messages import Delta, Message, Ping, Want
 from tektonmesh.core.types import ContentVersion, SignedHead
 from tektonmesh.sim.host import Host
@@ -72,17 +73,29 @@ def test_writes_that_travel_together_are_each_seen() -> None:
 
 
 def test_a_later_version_shows_what_came_before_it() -> None:
+    """The links break while the other hears nothing: it learns of both writes by one delta."""
     world, gauges = settled()
-    one, other = world.hosts
     world.network.block(0, 1)
-    write(world, one, 2, 1.0)
+    write(world, world.hosts[0], 2, 1.0)
     assert gauges.report.propagation_ms == []
+    world.network.reset_links(world.hosts[0])
     world.network.unblock(0, 1)
+    world.run_until(world.now + 20.0)
+    world.tell("finished")
+    assert gauges.report.missed == 0
+    older, newer = sorted(gauges.report.propagation_ms, reverse=True)
+    assert older - newer == pytest.approx(1000.0)
+
+
+def test_a_record_that_changes_by_itself_is_no_write() -> None:
+    world, gauges = settled()
+    host = world.hosts[0]
+    write(world, host, 1, 1.0)
+    world.inject(host, DeregisterCi(world.ticket(), "echo-0-0", None, True))
     world.run_until(world.now + 2.0)
     world.tell("finished")
-    assert other.node is not None
-    assert len(gauges.report.propagation_ms) == 2
-    assert gauges.report.propagation_ms[0] + gauges.report.propagation_ms[1] > 3000.0
+    assert gauges.report.useful == 2
+    assert len(gauges.report.propagation_ms) == 1
 
 
 def test_a_write_that_a_running_host_does_not_show_is_missed() -> None:

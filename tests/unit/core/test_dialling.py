@@ -426,7 +426,7 @@ def test_a_lost_peer_is_retried_for_an_hour_while_no_path_leads_there() -> None:
     assert late == []
 
 
-def test_a_lost_peer_that_can_be_reached_over_others_is_left_alone() -> None:
+def test_a_lost_peer_that_others_show_a_path_to_is_tried_until_it_answers() -> None:
     rig = seeded()
     links = {name: rig.link_up(name, addresses=(f"{name}:1",)) for name in "bcde"}
     for name in "cde":
@@ -434,6 +434,11 @@ def test_a_lost_peer_that_can_be_reached_over_others_is_left_alone() -> None:
     rig.publish("b", {"c": 3, "d": 3, "e": 3}, addresses=["b:1"])
     rig.take()
     rig.link_down(links["b"])
+    assert dials(rig.advance(2.0)) == [], "whoever others reach is not missed at once"
+    found = attempts(rig, "b:1", 30.0)
+    assert len(found) > 2 and min(pauses(found)) > 0.1
+    rig.link_up("b", addresses=("b:1",))
+    rig.take()
     assert dials(rig.advance(30.0)) == []
 
 

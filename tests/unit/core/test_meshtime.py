@@ -334,10 +334,27 @@ def test_no_single_clock_makes_it_step_and_none_makes_it_step_back() -> None:
     assert steps == [] and clock.now_ms() >= WALL_MS
 
 
-def test_less_than_a_minute_is_slewed_even_if_all_agree() -> None:
+def test_what_the_slack_of_a_head_covers_is_slewed_even_if_all_agree() -> None:
     env, clock, steps = signed_clock()
     for link, peer in ((1, LOW), (2, HIGH)):
-        hear(clock, link, peer, 50_000)
-    clock.on_wall(WALL_S + 50.0)
+        hear(clock, link, peer, 29_000)
+    clock.on_wall(WALL_S + 29.0)
     env.now += 1.0
     assert clock.now_ms() == WALL_MS + 1100 and steps == []
+
+
+def test_a_clock_too_far_behind_to_take_a_head_of_two_peers_steps() -> None:
+    _, clock, steps = signed_clock()
+    for link, peer in ((1, LOW), (2, HIGH)):
+        hear(clock, link, peer, 37_000)
+    assert clock.now_ms() == WALL_MS + 37_000
+    assert len(steps) == 1
+    assert clock.fresh(WALL_MS + 37_000, 60)
+
+
+def test_two_peers_that_are_further_apart_than_the_slack_make_no_clock_step() -> None:
+    _, clock, steps = signed_clock()
+    hear(clock, 1, LOW, 38_000)
+    hear(clock, 2, HIGH, -7_000)
+    hear(clock, 3, bytes(31) + b"\x01", 999_999_000)
+    assert steps == [] and clock.now_ms() == WALL_MS
