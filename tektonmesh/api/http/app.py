@@ -16,7 +16,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as Place
 
 from tektonmesh.api.connection import fault
-from tektonmesh.api.http import routes_mcp, routes_mesh, routes_message, routes_registry
+from tektonmesh.api.http import (
+    routes_cards,
+    routes_mcp,
+    routes_mesh,
+    routes_message,
+    routes_registry,
+)
 from tektonmesh.api.http.guard import Access, TcpGuard, check_key, read_token
 from tektonmesh.api.http.openapi import page
 from tektonmesh.api.http.table import Call, Route
@@ -34,6 +40,7 @@ def all_routes() -> tuple[Route, ...]:
         *routes_message.ROUTES,
         *routes_mesh.ROUTES,
         *routes_mcp.ROUTES,
+        *routes_cards.ROUTES,
         *hermes.ROUTES,
     )
 
