@@ -146,8 +146,9 @@ class McpDoor:
         return self._hub
 
     async def _run(self, task_status: trio.TaskStatus[Hub] = trio.TASK_STATUS_IGNORED) -> None:
+        daemon = self._operations.daemon
         library = await trio.to_thread.run_sync(_load)
-        async with library.open_hub(self._operations.daemon) as hub:
+        async with library.open_hub(daemon, self._operations.figures.used) as hub:
             task_status.started(hub)
             await trio.sleep_forever()
 

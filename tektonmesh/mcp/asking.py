@@ -91,11 +91,14 @@ class Asking:
         if kind != "resources":
             said["arguments"] = arguments or {}
         try:
-            return await calling.call(
+            result = await calling.call(
                 self._hub.daemon, entry.address, METHODS[kind], said, heard=_unheard
             )
         except calling.CallFailed as error:
             raise _mesh_error(error) from None
+        if not entry.local:
+            self._hub.used(METHODS[kind])
+        return result
 
     # --- approval --------------------------------------------------------------------------------
 

@@ -89,6 +89,15 @@ class About(NamedTuple):
     instructions: str = ""
 
 
+class Ties(NamedTuple):
+    """What a gateway has of the daemon: where its tasks run, how changes of a CI's resource are
+    heard of, and who counts the uses of other stacks' CIs (by method)."""
+
+    nursery: trio.Nursery
+    listen: Listen
+    used: Callable[[str], None]
+
+
 class Gateway:
     """The server of one face."""
 
@@ -98,15 +107,15 @@ class Gateway:
         scope: Scope,
         face: About,
         *,
-        nursery: trio.Nursery,
-        listen: Listen,
+        ties: Ties,
         mesh: MeshTools | None = None,
     ) -> None:
         self._daemon = daemon
         self._scope = scope
-        self._nursery = nursery
+        self._nursery = ties.nursery
+        self._used = ties.used
         self._mesh = mesh
-        self._listen = listen
+        self._listen = ties.listen
         self._bus = InMemorySubscriptionBus()
         self._sessions: dict[int, Any] = {}
         self._levels: dict[int, str] = {}
@@ -273,9 +282,12 @@ class Gateway:
             await self._pass_on(ctx, what, about)
 
         try:
-            return await calling.call(self._daemon, entry.address, method, params, heard=heard)
+            result = await calling.call(self._daemon, entry.address, method, params, heard=heard)
         except calling.CallFailed as error:
             raise MCPError(error.code, error.message, error.data) from None
+        if not entry.local:
+            self._used(method)
+        return result
 
     def _meta(self, ctx: Context, params: dict[str, Any], *, modern: bool) -> dict[str, Any]:
         """What is said of the host, in the newest dialect."""

@@ -19,7 +19,7 @@ from mcp.server.transport_security import TransportSecuritySettings
 from tektonmesh.errors import LocalError
 from tektonmesh.mcp import calling
 from tektonmesh.mcp.federation import Entry, Federation, kinds_that_differ
-from tektonmesh.mcp.gateway import About, Gateway
+from tektonmesh.mcp.gateway import About, Gateway, Ties
 from tektonmesh.mcp.mesh_tools import MeshTools
 from tektonmesh.mcp.pins import Pins
 from tektonmesh.mcp.scopes import Everything, OneCi, Scope, speaks, wants_of
@@ -70,8 +70,9 @@ class Face:
 class Hub:
     """What MCP is in one daemon. Made by `open_hub` only."""
 
-    def __init__(self, daemon: Daemon, nursery: trio.Nursery) -> None:
+    def __init__(self, daemon: Daemon, nursery: trio.Nursery, used: Callable[[str], None]) -> None:
         self.daemon = daemon
+        self.used = used
         self._nursery = nursery
         self.pins = Pins(daemon.config.home)
         self.servers = Servers(daemon, nursery)
@@ -135,7 +136,7 @@ class Hub:
 
     async def _open(self, key: str, scope: Scope, about: About, mesh: MeshTools | None) -> Face:
         gateway = Gateway(
-            self.daemon, scope, about, nursery=self._nursery, listen=self._listen, mesh=mesh
+            self.daemon, scope, about, ties=Ties(self._nursery, self._listen, self.used), mesh=mesh
         )
         face = Face(gateway, scope)
         await self._nursery.start(face.run)
@@ -236,10 +237,11 @@ def offers_of(entry: Entry) -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def open_hub(daemon: Daemon) -> AsyncIterator[Hub]:
-    """MCP for the length of the block. Raises StoreError if what is pinned cannot be read."""
+async def open_hub(daemon: Daemon, used: Callable[[str], None]) -> AsyncIterator[Hub]:
+    """MCP for the length of the block; `used` is told the method of each use of another stack's
+    CI. Raises StoreError if what is pinned cannot be read."""
     async with trio.open_nursery() as nursery:
-        hub = Hub(daemon, nursery)
+        hub = Hub(daemon, nursery, used)
         await trio.to_thread.run_sync(hub.pins.open)
         await hub.run()
         try:
