@@ -207,7 +207,13 @@ def _draw_letters(rng_seed: int, options: Options, gone: tuple[int, ...]) -> flo
     back, and where none waits for a CI that was deregistered. Drawn apart, so that worlds without
     them stay what they were."""
     chance = Random(f"letters of world {rng_seed}")
-    if gone or options.writes or any(fault.kind in DISK_LOSSES for fault in options.faults):
+    heavy = options.loss >= 0.25  # what is repeated every ten seconds may outlast the world
+    if (
+        gone
+        or heavy
+        or options.writes
+        or any(fault.kind in DISK_LOSSES for fault in options.faults)
+    ):
         return 0.0
     return chance.choice((0.0, 0.0, 1.0, 4.0))
 
