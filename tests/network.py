@@ -66,7 +66,7 @@ class Member:
         self._ticket = 0
         self.node = Node(
             identity,
-            NodeSettings(mesh_keys=(MESH_KEY,), **settings),
+            NodeSettings(**({"mesh_keys": (MESH_KEY,)} | settings)),
             crypto=keys,
             codec=Codec(),
             chance=random.Random(number_of(name)),

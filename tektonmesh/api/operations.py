@@ -15,6 +15,7 @@ from typing import Any
 from tektonmesh.api import validate
 from tektonmesh.api.bodies import body_of, reply_of
 from tektonmesh.api.figures import Figures
+from tektonmesh.api.governing import Governing
 from tektonmesh.core import events as ev
 from tektonmesh.core import views
 from tektonmesh.core.ids import parse_id, show_id
@@ -74,7 +75,7 @@ class Operations:
             "trace": self.trace,
             "peers": self.peers,
             "leave": self.leave,
-        }
+        } | {name: _owners(act) for name, act in Governing(daemon).acts.items()}
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -450,6 +451,18 @@ def _for_owner(caller: Caller) -> None:
     """Raises LocalError (`refused`) unless the caller acts for the owner of the daemon."""
     if not caller.owner:
         raise LocalError("Only the owner of this daemon may do that.", code="refused")
+
+
+def _owners(
+    act: Callable[[Params], Awaitable[Any]],
+) -> Callable[[Params, Caller], Awaitable[Any]]:
+    """An act that is for the owner of the daemon alone."""
+
+    async def run(params: Params, caller: Caller) -> Any:
+        _for_owner(caller)
+        return await act(params)
+
+    return run
 
 
 def _token(params: Params) -> str | None:

@@ -16,6 +16,7 @@ ID_SIZE = 52
 ID_SHOWN = 8
 
 SENTENCES: dict[str, str] = {
+    "audit_went_back": "The audit log of {stack} is not the one that was seen before.",
     "ci_deregistered": "CI {ci} is registered here no more ({reason}).",
     "ci_gone": "CI {ci} of another stack is gone.",
     "ci_not_published": "CI {ci} cannot be published: {detail}",

@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tektonmesh.core.answering import GRACE_S, Answering, RemoteReplier
-from tektonmesh.core.cis import Cis
+from tektonmesh.core.ci import Ci, key_of
 from tektonmesh.core.dedup import Taken
 from tektonmesh.core.envelope import Envelope, Kind
 from tektonmesh.core.forwarding import FULL
 from tektonmesh.core.handouts import Handouts, Parcel
 from tektonmesh.core.machine import Env
 from tektonmesh.core.names import NAME, Names
+from tektonmesh.core.policy import Act
 from tektonmesh.core.repliers import NoReplier
+from tektonmesh.core.rights import Rights
 from tektonmesh.core.sealing import Body, Sealer, bytes_of, number_of, text_of
 from tektonmesh.core.types import StackId
 from tektonmesh.errors import DeliveryError, LocalError, RemoteError
@@ -38,15 +40,15 @@ class Arrivals:
         self,
         env: Env,
         names: Names,
-        cis: Cis,
         *,
+        rights: Rights,
         sealer: Sealer,
         answering: Answering,
         handouts: Handouts,
     ) -> None:
         self.env = env
         self._names = names
-        self._cis = cis
+        self._rights = rights
         self._sealer = sealer
         self._answering = answering
         self._handouts = handouts
@@ -97,10 +99,7 @@ class Arrivals:
         """Raises DeliveryError if it cannot be handed out."""
         source, msg_id = envelope.header.source, envelope.header.msg_id
         self._charge(source)
-        name = text_of(body, "to")
-        ci = self._cis.get(name)
-        if ci is None or not ci.remote:
-            raise DeliveryError(f"There is no CI '{name}' on this stack.", code="not_found")
+        ci = self._ci_for(envelope, body)
         parcel = self._parcel(envelope, body)
         if one_way:
             self._handouts.hand_out(ci, parcel, NoReplier())
@@ -114,6 +113,17 @@ class Arrivals:
         taken = self._answering.dedup.add((source, msg_id), parcel.left_s)
         self._answering.dedup.deliver(taken, replier, number)
         replier.start(taken)
+
+    def _ci_for(self, envelope: Envelope, body: Body) -> Ci:
+        """The CI that is meant, if the policy lets the origin speak to it. The body names the CI
+        that asks, sealed by its stack, so no relay can put another one in its place."""
+        name, sender = key_of(text_of(body, "to")), text_of(body, "from")
+        size, ref = len(bytes_of(body, "body")), envelope.header.msg_id.hex()
+        act = Act("message", name, caller_ci=sender, size=size, ref=ref)
+        self._rights.require(envelope.header.source, act)
+        ci = self._rights.cis.get(name)
+        assert ci is not None, "nobody is let through to a CI that is not there"
+        return ci
 
     def _parcel(self, envelope: Envelope, body: Body) -> Parcel:
         """The message as its CI gets it; whatever the origin wrote is brought within bounds."""
@@ -135,7 +145,9 @@ class Arrivals:
 
     def _charge(self, source: StackId) -> None:
         """Take one message off what the source may send. Raises DeliveryError `busy`."""
-        rate = self.env.settings.source_rate_per_s
+        settings = self.env.settings
+        own = self._rights.is_own(source)
+        rate = settings.source_rate_per_s if own else settings.foreign_rate_per_s
         if not rate:
             return
         left, at = self._allowances.get(source, (BURST * rate, self.env.now))

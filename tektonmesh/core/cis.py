@@ -38,7 +38,12 @@ class Cis:
         """Told of a CI that is registered, or takes messages again."""
         self.went: Callable[[str, bool], None] = lambda _key, _remote: None
         """Told of a registration that ended."""
+        self._watchers: list[Callable[[], None]] = []
         self._saved = [(key, row) for (table, key), row in sorted(saved.items()) if table == "ci"]
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """`callback` runs when what others may know of a CI has changed."""
+        self._watchers.append(callback)
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -218,6 +223,7 @@ class Cis:
         self.went(ci.key, ci.remote)
         if ci.remote:
             self._owner.delete(f"ci/{ci.key}")
+        self._tell_watchers()
         if ci.how["kind"] == "http":
             self.env.emit(WatchEndpoint(ci.key, None))
         self.env.notice("ci_deregistered", ci=ci.name, reason=reason)
@@ -230,6 +236,11 @@ class Cis:
             self._owner.put(key, ci.record())
         elif self._owner.get(key) is not None:
             self._owner.delete(key)
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for callback in self._watchers:
+            callback()
 
     def _watch(self, ci: Ci, old: Ci | None = None) -> None:
         """Have the endpoint of an HTTP CI checked, and no longer that of a former one."""

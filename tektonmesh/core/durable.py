@@ -30,6 +30,7 @@ from tektonmesh.core.names import NAME
 from tektonmesh.core.outbox import Outbox
 from tektonmesh.core.outcomes import COLLECT_MAX
 from tektonmesh.core.outgoing import Outgoing
+from tektonmesh.core.policy import Act
 from tektonmesh.core.replica import Change
 from tektonmesh.core.replies import OFFSET_MAX
 from tektonmesh.core.sealing import Body, bytes_of, number_of, text_of
@@ -65,6 +66,8 @@ class Durable(Voice):
         self.inbox.label = partial(deliveries.outcomes.address, "")
         self.outbox.confirm = self._confirm
         self.outbox.deliver_here = self._deliver_here
+        self.inbox.permit = self._permit
+        self._cis, self._rights = cis, deliveries.rights
         self._sealer = deliveries.sealer
         self._answering: Answering = deliveries.answering
         deliveries.arrivals.durable = self.on_request
@@ -126,6 +129,14 @@ class Durable(Voice):
         )
         left_s = max(1, number_of(body, "left", ttl_max_ms)) / 1000.0
         self.inbox.take(key, note, left_s, number_of(body, "low", TIME_MAX), envelope.trace)
+
+    def _permit(self, source: StackId, note: Note) -> None:
+        """The policy, once for each message: a repeat gets what the first copy got. A CI that is
+        away has no policy of its own; only our own mesh may leave messages for it."""
+        away = self._cis.get(note.ci) is None and self._rights.is_own(source)
+        if source != self.env.me and not away:
+            act = Act("message", note.ci, caller_ci=note.sender, size=len(note.body))
+            self._rights.require(source, act)
 
     def _deliver_here(self, item: Outgoing) -> None:
         """From this stack to one of its own CIs."""

@@ -80,6 +80,8 @@ class Inbox:
         self.env = env
         self.turns: Turns
         self.label: Callable[[StackId], str] = lambda stack: stack.hex()
+        self.permit: Callable[[StackId, Note], None] = lambda _source, _note: None
+        """Raises DeliveryError if the policy does not let that stack speak to that CI."""
         self.dead_letters = 0
         self._clock = clock
         self._known = known
@@ -176,7 +178,7 @@ class Inbox:
                 self._check(key[0], note)
             except MeshError as error:
                 code = error.code.name
-                if code == "not_found":
+                if code in ("not_found", "refused"):
                     self._refuse(key, error, left_s, trace)
                 else:
                     self._voice.nack(key, "busy", error.detail, "released")
@@ -184,8 +186,10 @@ class Inbox:
             self._take(key, note, left_s, low_ms, trace)
 
     def _check(self, source: StackId, note: Note) -> None:
-        """Raises MeshError if it cannot be taken: `not_found`, for good; else for now."""
+        """Raises MeshError if it cannot be taken: `not_found` or `refused`, for good; else for
+        now."""
         settings = self.env.settings
+        self.permit(source, note)
         if (note.ci, source != self.env.me) not in self._known:
             raise DeliveryError(f"There is no CI '{note.ci}' on this stack.", code="not_found")
         self._commits.check()

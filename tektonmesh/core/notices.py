@@ -7,6 +7,8 @@ What a notice carries is decided where it is given.
 from __future__ import annotations
 
 KINDS: dict[str, str] = {
+    "audit_went_back": "The record of another stack shows an older end of its audit log than was "
+    "seen before, or another one: a restored backup, or a log that was replaced.",
     "ci_deregistered": "A CI of this stack is no longer registered; `reason` says why.",
     "ci_gone": "A CI of another stack left the replica (`ci` is its "
     "address; with `count`, so many of `stack`).",

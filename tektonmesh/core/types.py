@@ -245,7 +245,10 @@ class NodeSettings:
     dedup_max: int = 100_000
     inbox_per_ci_max: int = 1000
     source_rate_per_s: float = 0.0
-    """Messages per second and source stack; 0 is no limit."""
+    """Messages per second and source stack of one's own; 0 is no limit."""
+    foreign_rate_per_s: float = 50.0
+    """The same for stacks of others, which share our CIs with whom they do not know. A guess: a
+    person and some agents behind each; a burst of four seconds' worth is let through."""
 
     # Durable messages (docs/design/forwarding.md).
     durable_ttl_s: float = 86_400.0

@@ -13,7 +13,9 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import trio
 
@@ -133,6 +135,20 @@ class Store:
         except (AttributeError, TypeError):
             raise self._damaged("a row has a column of the wrong type") from None
         return saved
+
+    @staticmethod
+    def look(path: Path, table: str, key: bytes) -> bytes | None:
+        """One value, read beside a daemon that may have the file open; None if there is none.
+        Raises StoreError if the file cannot be read."""
+        if not path.exists():
+            return None
+        try:
+            with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+                query = "SELECT value FROM kv WHERE tbl = ? AND key = ?"
+                found = db.execute(query, (table, key)).fetchone()
+        except sqlite3.Error as error:
+            raise StoreError(f"The database {path} cannot be read: {error}.") from None
+        return bytes(found[0]) if found is not None else None
 
     # --- writing ---------------------------------------------------------------------------------
 

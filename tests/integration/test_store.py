@@ -122,6 +122,7 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> 
     again.close()
 
 
+@pytest.mark.hostile("downgrade")
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mesh.db"
     Store(path).close()
@@ -144,6 +145,7 @@ async def test_a_value_changed_behind_our_back_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut_at", [1, 50, 511, 1000, 4096, 5000])
+@pytest.mark.hostile("cut-files")
 async def test_a_cut_file_is_refused(tmp_path: Path, cut_at: int) -> None:
     path = tmp_path / "mesh.db"
     store = Store(path)
@@ -155,6 +157,7 @@ async def test_a_cut_file_is_refused(tmp_path: Path, cut_at: int) -> None:
         Store(path)
 
 
+@pytest.mark.hostile("full-disk")
 async def test_a_full_disk_is_told_once_and_everything_is_written_when_there_is_room(
     tmp_path: Path,
 ) -> None:

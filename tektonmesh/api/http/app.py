@@ -17,7 +17,7 @@ from starlette.routing import Route as Place
 
 from tektonmesh.api.connection import fault
 from tektonmesh.api.http import routes_mesh, routes_message, routes_registry
-from tektonmesh.api.http.guard import Access, TcpGuard, check_key, read_token
+from tektonmesh.api.http.guard import Access, TcpGuard, check_key, read_token, scope_of
 from tektonmesh.api.http.openapi import page
 from tektonmesh.api.http.table import Call, Route
 from tektonmesh.api.operations import Caller, Operations
@@ -57,9 +57,9 @@ def _endpoint(route: Route, operations: Operations) -> Callable[[Request], Await
 
     async def endpoint(request: Request) -> Response:
         try:
-            _admit(request, route.access, operations)
-            # Over TCP the token was shown; on the socket the kernel said who it is.
-            trusted = bool(request.scope["state"].get("trusted", True))
+            # Over TCP a token was shown; on the socket the kernel said who it is.
+            by_token = _admit(request, route, operations)
+            trusted = by_token and bool(request.scope["state"].get("trusted", True))
             call = Call(request, operations, Caller(door, trusted=trusted))
             result = await route.handler(call)
         except MeshError as error:
@@ -71,14 +71,18 @@ def _endpoint(route: Route, operations: Operations) -> Callable[[Request], Await
     return endpoint
 
 
-def _admit(request: Request, access: Access | None, operations: Operations) -> None:
+def _admit(request: Request, route: Route, operations: Operations) -> bool:
+    """Whether the caller acts for the owner. Raises MeshError if it may not call this at all."""
+    access, by_owner = route.access, True
     guard: TcpGuard | None = request.scope["state"].get("guard")
     if guard is not None:
-        guard.check(request.headers, access)
+        scopes = guard.check(request.headers, access, scope_of(route.method, route.path))
+        by_owner = "owner" in scopes
     if access is Access.KEY:
         check_key(request.headers, read_token(operations.daemon.config.home))
     if access is Access.TEKTON and "origin" in request.headers:
         raise MeshError("A page in a browser may not call this.", code="refused")
+    return by_owner
 
 
 def failure(error: MeshError) -> Response:
