@@ -8,7 +8,7 @@ from __future__ import annotations
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Run a stack", ("init", "run", "status", "doctor", "peers")),
     ("Look around", ("stacks", "explain", "cis", "find", "trace", "watch")),
-    ("Talk", ("send",)),
+    ("Talk", ("send", "message")),
     (
         "Decide who may do what",
         ("invite", "join", "grant", "revoke", "policy", "token", "keys", "audit"),
@@ -30,6 +30,7 @@ VERBS: dict[str, str] = {
     "trace": "The hops to a stack or CI.",
     "watch": "Show events as they happen.",
     "send": "Send a message to a CI and print its reply.",
+    "message": "What became of a message that was sent from here.",
     "invite": "Invite another stack, once and for a while.",
     "join": "Take an invite of another stack.",
     "grant": "Give another stack a right, or list the grants.",

@@ -8,6 +8,8 @@ nack, which no relay can forge. Handing out is `handouts`', the words of the ans
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tektonmesh.core.answering import GRACE_S, Answering, RemoteReplier
 from tektonmesh.core.ci import Ci, key_of
 from tektonmesh.core.dedup import Taken
@@ -51,6 +53,8 @@ class Arrivals:
         self._answering = answering
         self._handouts = handouts
         self._allowances: dict[StackId, Allowance] = {}
+        self.durable: Callable[[Envelope, Body], None] = lambda _envelope, _body: None
+        """Takes those that are marked as durable."""
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -65,6 +69,9 @@ class Arrivals:
         except RemoteError as error:
             self._not_genuine(envelope, error)
             return ""
+        if body.get("du") is True:
+            self._on_durable(envelope, body)
+            return ""
         one_way = body.get("nr") is True
         taken = self._answering.dedup.get((header.source, header.msg_id))
         if taken is not None:
@@ -78,6 +85,15 @@ class Arrivals:
                 return FULL  # the origin keeps it and tries again
             self._refuse(envelope, error)
         return ""
+
+    def _on_durable(self, envelope: Envelope, body: Body) -> None:
+        header = envelope.header
+        try:
+            self._charge(header.source)
+        except DeliveryError as error:
+            self._answering.nack(header.source, header.msg_id, error.code.name, error.detail)
+        else:
+            self.durable(envelope, body)
 
     def _deliver(self, envelope: Envelope, body: Body, one_way: bool) -> None:
         """Raises DeliveryError if it cannot be handed out."""

@@ -34,6 +34,10 @@ class Cis:
         self._cis: dict[str, Ci] = {}
         self._ids: dict[str, str] = {}
         self._connections: dict[int, dict[str, None]] = {}
+        self.came: Callable[[str], None] = lambda _key: None
+        """Told of a CI that is registered, or takes messages again."""
+        self.went: Callable[[str, bool], None] = lambda _key, _remote: None
+        """Told of a registration that ended."""
         self._watchers: list[Callable[[], None]] = []
         self._saved = [(key, row) for (table, key), row in sorted(saved.items()) if table == "ci"]
 
@@ -71,6 +75,7 @@ class Cis:
             self._renew(ci)
             self._update(ci)
             self._watch(ci)
+            self.came(ci.key)
         self._saved.clear()
 
     def register(self, command: RegisterCi) -> dict[str, Any]:
@@ -106,6 +111,7 @@ class Cis:
         self._renew(ci)
         self.env.save("ci", ci.key.encode(), row)
         self._watch(ci, old)
+        self.came(ci.key)
         self.env.notice("ci_registered", ci=ci.name, via=ci.via, new=old is None)
         return self._shown(ci) | {"token": token}
 
@@ -144,6 +150,7 @@ class Cis:
             self._tell_offline(ci, "unhealthy")
         else:
             self._update(ci)
+            self.came(ci.key)
             self.env.notice("ci_up", ci=ci.name)
 
     # --- who may ---------------------------------------------------------------------------------
@@ -213,6 +220,7 @@ class Cis:
         self.env.deadlines.drop(("ci", ci.key))
         self._remove(ci)
         self.env.save("ci", ci.key.encode(), None)
+        self.went(ci.key, ci.remote)
         if ci.remote:
             self._owner.delete(f"ci/{ci.key}")
         self._tell_watchers()

@@ -46,9 +46,9 @@ class Deliveries:
         self.outcomes = Outcomes(env, names, self.traces)
         self._cis = cis
         self.rights = rights
-        self._handouts = Handouts(env)
-        answering = Answering(env, self.sealer, self.posts, forwarding, Dedup(env))
-        arrivals = Arrivals(
+        self._handouts = self.handouts = Handouts(env)
+        answering = self.answering = Answering(env, self.sealer, self.posts, forwarding, Dedup(env))
+        arrivals = self.arrivals = Arrivals(
             env,
             names,
             rights=rights,
@@ -126,7 +126,8 @@ class Deliveries:
         self._handouts.done(event.delivery, event.body, event.content_type)
 
     def reply_failed(self, event: ReplyFailed) -> None:
-        self._handouts.failed(event.delivery, event.code, event.detail)
+        lost = event.lost
+        self._handouts.failed(event.delivery, event.code, event.detail, lost=lost)
 
     # --- the node --------------------------------------------------------------------------------
 

@@ -5,9 +5,11 @@ the next start: `meta` (epoch, highest hlc), `keydoc` (owner -> packed), `head` 
 `record` (owner | scope | key -> value), `ci` (name -> packed registration), `address`
 (owner or address -> packed), `name` (label -> owner), `peer` (id -> packed state), `floor`
 (owner -> packed version), `proof` (owner -> packed), `leaf` (identity key -> highest issued_at;
-written by the shell), `blob` (BLAKE2b-256 -> the bytes that have it), `terms` (id -> packed terms),
-`grant` (id of the grant -> packed), `invite` (id of the invite -> packed), `witness`
-(owner -> the end of its audit log that was seen), `audit` (the end of our own, by the shell).
+written by the shell), `outbox`, `outnews`, `sent`, `inbox`, `taken`, `lease`, `low`, `gone`
+(durable messages; docs/design/forwarding.md), `blob` (BLAKE2b-256 -> the bytes that have it),
+`terms` (id -> packed terms), `grant` (id of the grant -> packed), `invite` (id of the invite ->
+packed), `witness` (owner -> the end of its audit log that was seen), `audit` (the end of our own,
+by the shell).
 """
 
 from __future__ import annotations

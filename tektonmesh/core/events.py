@@ -41,6 +41,13 @@ class Saved:
     ticket: int
 
 
+@frozen
+class StoreTrouble:
+    """The disk refuses writes from now on (`refusing`), or takes them again."""
+
+    refusing: bool
+
+
 # --- links ---------------------------------------------------------------------------------------
 
 
@@ -279,11 +286,13 @@ class ReplyDone:
 
 @frozen
 class ReplyFailed:
-    """`code` is from the one table: ci_failed, ci_offline, timeout, busy ..."""
+    """`code` is from the one table: ci_failed, ci_offline, timeout, busy ... `lost` says that the
+    CI, or its connection, ended before it had answered."""
 
     delivery: int
     code: str
     detail: str
+    lost: bool = False
 
 
 Event = (
@@ -291,6 +300,7 @@ Event = (
     | WallClock
     | Stalled
     | Saved
+    | StoreTrouble
     | LinkUp
     | LinkDown
     | Received

@@ -20,6 +20,7 @@ from tektonmesh.core.deliveries import Deliveries
 from tektonmesh.core.dialling import Dialling
 from tektonmesh.core.dissemination import Dissemination
 from tektonmesh.core.divergence import Divergence
+from tektonmesh.core.durable import Durable
 from tektonmesh.core.effects import Answer, AnswerFailed, CloseLink, Effect
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
@@ -114,6 +115,11 @@ class Node:
         self.requests = Requests(
             env, self.replica, self.names, self.graph, self.forwarding, self.deliveries
         )
+        self.durable = Durable(
+            env, self.clock, self.cis, self.graph, self.forwarding, self.deliveries
+        )
+        self.durable.load(saved)
+        self.requests.with_durable(self.durable)
         self.sharing = Sharing(
             env, self.replica, self.cis, self.rights, self.deliveries, self.forwarding
         )
@@ -142,6 +148,7 @@ class Node:
         self.dialling.start()
         self.antientropy.start()
         self.blobs.start()
+        self.durable.start()
         return self.env.take()
 
     def resume(self, now: float, links: Sequence[tuple[ev.LinkUp, float]]) -> list[Effect]:
@@ -180,7 +187,8 @@ class Node:
             ev.Tick: lambda _event: None,
             ev.WallClock: lambda event: self.clock.on_wall(event.wall_s),
             ev.Stalled: self._stalled,
-            ev.Saved: lambda event: self.owner.saved(event.ticket),
+            ev.Saved: self._saved,
+            ev.StoreTrouble: lambda event: self.durable.commits.trouble(event.refusing),
             ev.LinkUp: self._link_up,
             ev.LinkDown: self._link_down,
             ev.Received: self._received,
@@ -218,6 +226,8 @@ class Node:
             msg.Vouch: self.trust.on_vouch,
             msg.Delta: self.dissemination.on_delta,
             msg.Want: self.dissemination.on_want,
+            msg.WantOutlines: self.antientropy.on_want_outlines,
+            msg.Outlines: self.antientropy.introductions.on_outlines,
             msg.Vector: self._vector,
             msg.Buckets: self.antientropy.on_buckets,
             msg.Refuses: self._refuses,
@@ -261,6 +271,10 @@ class Node:
                     self.env.emit(Answer(event.ticket, result))
 
         return run
+
+    def _saved(self, event: ev.Saved) -> None:
+        self.owner.saved(event.ticket)
+        self.durable.commits.saved(event.ticket)
 
     def _stalled(self, event: ev.Stalled) -> None:
         if event.suspended > 0.0:
@@ -402,6 +416,7 @@ class Node:
     def _leave(self, event: ev.Leave) -> None:
         self.dialling.stop()
         self.requests.leaving()
+        self.durable.leaving()
         self.blobs.leaving()
         self.owner.leave(event.ticket)
 
@@ -423,6 +438,7 @@ class Node:
         self.sightings.on_change(change)
         self.dialling.on_change(change)
         self.requests.on_change(change)
+        self.durable.on_change(change)
         self.sharing.on_change(change)
         self.witness.on_change(change)
         self.blobs.on_change(change, change.link)
@@ -431,3 +447,4 @@ class Node:
     def _graph_changed(self) -> None:
         self.forwarding.graph_changed()
         self.requests.graph_changed()
+        self.durable.graph_changed()

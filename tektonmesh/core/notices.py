@@ -27,6 +27,7 @@ KINDS: dict[str, str] = {
     "was dropped.",
     "clone_fenced": "Another process runs with the identity of this stack; this one withdrew.",
     "converged": "A peer whose replica differed for long holds the same as this one again.",
+    "dead_letter": "A CI of this stack lost a durable message five times; its sender is told.",
     "daemon_started": "The daemon is ready.",
     "envelope_ignored": "A message of a kind unknown here was dropped.",
     "epoch_exhausted": "This identity has no epochs left and can publish nothing more.",
@@ -37,6 +38,8 @@ KINDS: dict[str, str] = {
     "link_recovered": "A suspect link answers again.",
     "link_suspect": "A neighbour does not answer; others are asked about it.",
     "link_up": "A link to a neighbour came up.",
+    "message_row_dropped": "A row of a durable message means nothing to this program and was "
+    "dropped.",
     "message_done": "A message that was sent from here was answered or failed.",
     "name_taken": "Another stack claims a name that a known stack holds.",
     "novelty_ignored": "Something of a later version was passed over; said at most every ten "

@@ -9,7 +9,7 @@ decide, reading what comes back is `replies`', and getting a copy there is `forw
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tektonmesh.core.copies import Copies
 from tektonmesh.core.deliveries import Deliveries
@@ -28,7 +28,11 @@ from tektonmesh.core.tracing import Tracing
 from tektonmesh.core.types import StackId, StackState
 from tektonmesh.errors import DeliveryError, LocalError
 
+if TYPE_CHECKING:
+    from tektonmesh.core.durable import Durable
+
 CANCEL_WITHIN_S = 10.0
+DURABLE_OPTIONS = {"durable": None, "key": None}.keys()
 GONE = (StackState.LEFT, StackState.DEREGISTERED)
 """What a stack is when there is nothing to wait for."""
 
@@ -62,6 +66,12 @@ class Requests:
         self.copies = Copies(env, self, graph, forwarding, self._sealer)
         self._tracing = Tracing(env, names, forwarding, deliveries)
         self._replies = Replies(env, self, forwarding, deliveries)
+        self._durable: Durable | None = None
+
+    def with_durable(self, durable: Durable) -> None:
+        """Durable messages, and those with a key, are `durable`'s, and so is what answers them."""
+        self._durable = durable
+        self._replies.otherwise = durable.on_answer
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -103,7 +113,12 @@ class Requests:
             )
         wanted_s = command.timeout_s if command.timeout_s > 0 else settings.request_timeout_s
         timeout_s = min(wanted_s, settings.request_timeout_max_s)
-        if stack == self.env.me:
+        if self._durable is not None and (command.options.keys() & DURABLE_OPTIONS):
+            if stack != self.env.me:
+                act = Act("message", ci, caller_ci=command.sender, size=len(command.body))
+                self._deliveries.rights.require_use(stack, act)
+            self._durable.accept(command, stack, ci, timeout_s)
+        elif stack == self.env.me:
             self._deliveries.send_local(command, ci, timeout_s)
         else:
             self._send_remote(command, stack, ci, timeout_s)
@@ -111,6 +126,8 @@ class Requests:
     def cancel(self, ticket: int) -> None:
         """Nobody waits for `ticket` any more; the destination is told."""
         pending = self._tickets.get(ticket)
+        if pending is None and self._durable is not None and self._durable.outbox.cancel(ticket):
+            return
         if pending is None:
             if not self._deliveries.cancel_local(ticket):
                 self._tracing.cancel(ticket)

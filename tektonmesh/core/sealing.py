@@ -11,6 +11,7 @@ Bodies, by kind (docs/design/forwarding.md):
     CHUNK    data, off            RECEIPT  tr             CANCEL   nothing
     NACK     code, detail, out (outcome), and for `unknown_key` id, pk (the newest prekey)
     RESEND   off                  TRACE_REPLY  tr, rep (reports of the hops)
+What durable messages add is listed in `durable`.
     SHARE    v (version), cis (the records that are shared with this partner alone)
     WITNESS  a question has nothing, its answer n, h, at (the end of the asker's audit log)
 """

@@ -335,10 +335,14 @@ class Daemon:
 
     # --- small tasks -----------------------------------------------------------------------------
 
-    def _durable(self, ticket: int) -> None:
-        self._drive.inject(ev.Saved(ticket))
+    def _durable(self, tickets: list[int]) -> None:
+        """One commit; whoever waited for it is answered in one round."""
+        with self._drive.rounds:
+            for ticket in tickets:
+                self._drive.inject(ev.Saved(ticket))
 
     def _store_trouble(self, problem: StoreError | None) -> None:
+        self._drive.inject(ev.StoreTrouble(problem is not None))
         if problem is None:
             self.notices.say("store_recovered")
         else:

@@ -163,10 +163,10 @@ class Store:
         self._news.set()
 
     async def run(
-        self, durable: Callable[[int], None], trouble: Callable[[StoreError | None], None]
+        self, durable: Callable[[list[int]], None], trouble: Callable[[StoreError | None], None]
     ) -> None:
-        """Commit for ever. `durable(ticket)` follows each ticket's commit; `trouble` hears of a
-        disk that refuses, once, and None when it works again. Raises StoreError on damage, an
+        """Commit for ever. `durable(tickets)` follows each commit that has some; `trouble` hears
+        of a disk that refuses, once, and None when it works again. Raises StoreError on damage, an
         I/O error, or when too much waits: after these nothing may be promised any more."""
         pause_s = self._retry_s
         while True:
@@ -194,8 +194,8 @@ class Store:
             if pause_s != self._retry_s:
                 pause_s = self._retry_s
                 trouble(None)
-            for ticket in tickets:
-                durable(ticket)
+            if tickets:
+                durable(tickets)
 
     def _commit(self, rows: dict[tuple[str, bytes], bytes | None]) -> None:
         db = self._db

@@ -81,6 +81,8 @@ class Options:
     chorus: tuple[float, ...] = ()
     """Instants at which every host registers a CI at once."""
     messages: float = 0.0
+    letters: float = 0.0
+    """Durable messages."""
     faults: tuple[Fault, ...] = ()
     hostile: tuple[tuple[int, str], ...] = ()
     """Which hosts run a hostile node, and which class of `sim/hostile.py`."""

@@ -90,8 +90,9 @@ def failure(error: MeshError) -> Response:
     headers = {}
     if error.code.name == "unauthorized":
         headers["WWW-Authenticate"] = "Bearer"
-    if error.code.http in (429, 503) and error.code.retry == "later":
-        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if error.code.http in (429, 503, 507) and error.code.retry == "later":
+        wait_s = error.data.get("retry_after_s", RETRY_AFTER_S)
+        headers["Retry-After"] = str(max(1, round(wait_s)))
     return JSONResponse(error.as_dict(), status_code=error.code.http, headers=headers)
 
 
