@@ -265,6 +265,7 @@ def test_a_message_outlives_its_origin() -> None:
     nothing_left(a, b)
 
 
+@pytest.mark.hostile("replay-after-restart")
 def test_a_message_that_was_received_is_not_sent_again_after_a_restart_and_its_reply_comes() -> (
     None
 ):
@@ -307,6 +308,7 @@ def test_an_answer_outlives_its_stack() -> None:
     nothing_left(a, b)
 
 
+@pytest.mark.hostile("replay-after-restart")
 def test_a_copy_that_comes_after_the_end_is_known_by_its_time() -> None:
     network, a, b = pair()
     b.echo()
