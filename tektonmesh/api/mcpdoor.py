@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import trio
 
 from tektonmesh.api.lines import LineSocket
+from tektonmesh.api.mcplink import McpLink
 from tektonmesh.errors import LocalError, MeshError
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class McpDoor:
         self._nursery = nursery
         self._hub: Hub | None = None
         self._loading = trio.Lock()
+        self.links: dict[str, McpLink] = {}
+        """The connections that carry MCP beside messages, by the CI's name in lower case."""
         acts = operations.acts
         for kind in ("tools", "resources", "prompts"):
             acts[kind] = partial(self._list, kind)
@@ -148,7 +151,7 @@ class McpDoor:
     async def _run(self, task_status: trio.TaskStatus[Hub] = trio.TASK_STATUS_IGNORED) -> None:
         daemon = self._operations.daemon
         library = await trio.to_thread.run_sync(_load)
-        async with library.open_hub(daemon, self._operations.figures.used) as hub:
+        async with library.open_hub(daemon, self._operations.figures.used, self.links) as hub:
             task_status.started(hub)
             await trio.sleep_forever()
 

@@ -7,7 +7,7 @@ names a server or the first host asks, in which moment the SDK is loaded.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ import trio
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 
+from tektonmesh.api.mcplink import McpLink
 from tektonmesh.errors import LocalError
 from tektonmesh.mcp import calling
 from tektonmesh.mcp.federation import Entry, Federation, kinds_that_differ
@@ -70,12 +71,18 @@ class Face:
 class Hub:
     """What MCP is in one daemon. Made by `open_hub` only."""
 
-    def __init__(self, daemon: Daemon, nursery: trio.Nursery, used: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        nursery: trio.Nursery,
+        used: Callable[[str], None],
+        links: Mapping[str, McpLink],
+    ) -> None:
         self.daemon = daemon
         self.used = used
         self._nursery = nursery
         self.pins = Pins(daemon.config.home)
-        self.servers = Servers(daemon, nursery)
+        self.servers = Servers(daemon, nursery, links)
         self.federation = Federation(daemon, self.servers, self.pins)
         self.serving = Serving(daemon, self.servers, nursery)
         self._disk = trio.Lock()
@@ -237,11 +244,14 @@ def offers_of(entry: Entry) -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def open_hub(daemon: Daemon, used: Callable[[str], None]) -> AsyncIterator[Hub]:
+async def open_hub(
+    daemon: Daemon, used: Callable[[str], None], links: Mapping[str, McpLink]
+) -> AsyncIterator[Hub]:
     """MCP for the length of the block; `used` is told the method of each use of another stack's
-    CI. Raises StoreError if what is pinned cannot be read."""
+    CI, `links` are the connections that carry MCP. Raises StoreError if what is pinned cannot be
+    read."""
     async with trio.open_nursery() as nursery:
-        hub = Hub(daemon, nursery, used)
+        hub = Hub(daemon, nursery, used, links)
         await trio.to_thread.run_sync(hub.pins.open)
         await hub.run()
         try:

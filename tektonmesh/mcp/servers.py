@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import trio
 from mcp.shared.exceptions import MCPError
 
+from tektonmesh.api.mcplink import McpLink
 from tektonmesh.core import events as ev
 from tektonmesh.core.ci import Ci
-from tektonmesh.errors import DeliveryError, LocalError, MeshError
+from tektonmesh.errors import DeliveryError, MeshError
 from tektonmesh.mcp import catalogue as cat
 from tektonmesh.mcp import transports
 from tektonmesh.mcp.parked import ParkingPlace
@@ -265,8 +266,9 @@ def detail_of(error: BaseException) -> str:
 class Servers:
     """All of them, kept in step with the registrations."""
 
-    def __init__(self, daemon: Daemon, nursery: trio.Nursery) -> None:
+    def __init__(self, daemon: Daemon, nursery: trio.Nursery, links: Mapping[str, McpLink]) -> None:
         self._daemon = daemon
+        self._links = links
         self._nursery = nursery
         self._servers: dict[str, tuple[Server, trio.CancelScope]] = {}
         self.on_catalogue: Callable[[], None] = lambda: None
@@ -322,4 +324,4 @@ class Servers:
             return lambda server: transports.by_process(mcp["stdio"], ci.name, server.heard)
         if "http" in mcp:
             return lambda _server: transports.by_http(mcp["http"], self._daemon.reach)
-        raise LocalError(f"The MCP server of '{ci.name}' is reached in no known way.")
+        return lambda _server: transports.by_link(self._links.get(ci.key), ci.name)

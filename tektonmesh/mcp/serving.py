@@ -8,6 +8,8 @@ are those of messages, since a call is one.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import trio
@@ -65,15 +67,11 @@ class Serving:
 
     async def _run(self, effect: fx.Deliver, scope: trio.CancelScope) -> None:
         source = effect.sender.rpartition("@")[2]
-        self._open[source] = self._open.get(source, 0) + 1
         try:
             with scope:
                 await self._answer(effect, source)
         finally:
             self._scopes.pop(effect.delivery, None)
-            self._open[source] -= 1
-            if not self._open[source]:
-                del self._open[source]
 
     async def _answer(self, effect: fx.Deliver, source: str) -> None:
         talk = Talk(self._daemon, effect.delivery)
@@ -96,15 +94,36 @@ class Serving:
     async def _outcome(self, effect: fx.Deliver, source: str, talk: Talk) -> bytes:
         call = frames.unpack_call(effect.body)
         method, params = call["method"], call["params"]
-        own = source == self._daemon.config.name
+        node = self._daemon.node
+        own = source == node.names.label(node.env.me)
         item = str(params.get("name") or params.get("uri") or "")
         if not own:
             self._require(effect, source, method, item)
-        if not own and self._open[source] > CALLS_PER_STACK_MAX:
-            raise MeshError("This stack has too many calls under way.", code="busy")
         server = self._servers.get(effect.ci)
         if server is None:
             raise MeshError(f"'{effect.ci}' has no MCP server.", code="not_found")
+        with self._counted(source, free=own or method == "subscriptions/listen"):
+            return await self._line(server, call, source, talk)
+
+    @contextmanager
+    def _counted(self, source: str, *, free: bool) -> Iterator[None]:
+        """Room for one more call of a stack. Raises MeshError (`busy`)."""
+        if free:
+            yield
+            return
+        if self._open.get(source, 0) >= CALLS_PER_STACK_MAX:
+            raise MeshError("This stack has too many calls under way.", code="busy")
+        self._open[source] = self._open.get(source, 0) + 1
+        try:
+            yield
+        finally:
+            self._open[source] -= 1
+            if not self._open[source]:
+                del self._open[source]
+
+    async def _line(self, server: Server, call: dict[str, Any], source: str, talk: Talk) -> bytes:
+        """The last line of a call."""
+        method, params = call["method"], call["params"]
         async with helpers() as nursery:
             nursery.start_soon(talk.stay_alive)
             if method == "subscriptions/listen":

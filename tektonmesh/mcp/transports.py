@@ -14,11 +14,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TextIO
 
+import anyio
 import httpx2
-import trio
+import mcp_types as types
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.message import SessionMessage
 
+from tektonmesh.api.mcplink import McpLink
+from tektonmesh.api.tasks import helpers
 from tektonmesh.errors import LocalError
 from tektonmesh.mcp.catalogue import clean_text
 from tektonmesh.net.reach import Reach
@@ -85,7 +89,31 @@ async def by_http(
 
 
 @asynccontextmanager
-async def by_streams(streams: Streams) -> AsyncIterator[Streams]:
+async def by_link(link: McpLink | None, name: str) -> AsyncIterator[Streams]:
     """The connection of an attached CI, which carries MCP beside its messages."""
-    yield streams
-    await trio.lowlevel.checkpoint()
+    if link is None:
+        raise LocalError(f"'{name}' is not connected.")
+    to_us, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    outgoing, from_us = anyio.create_memory_object_stream[SessionMessage](0)
+
+    async def read() -> None:
+        async with to_us:
+            async for message in link.received:
+                await to_us.send(_message_of(message))
+
+    async def write() -> None:
+        async with from_us:
+            async for said in from_us:
+                link.send(said.message.model_dump(by_alias=True, mode="json", exclude_unset=True))
+
+    async with helpers() as nursery:
+        nursery.start_soon(read)
+        nursery.start_soon(write)
+        yield incoming, outgoing
+
+
+def _message_of(message: dict[str, Any]) -> SessionMessage | Exception:
+    try:
+        return SessionMessage(types.jsonrpc_message_adapter.validate_python(message, by_name=False))
+    except ValueError as error:
+        return error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ import trio
 from mcp.shared.exceptions import MCPError
 
 from tests.e2e.hosts import attach, host, listed, said, tools
-from tests.e2e.stacks import COMMAND, Stack, a_mesh, wait_until
+from tests.e2e.stacks import COMMAND, Connection, Stack, a_mesh, wait_until
 
 # The official client leaves inner generators of its HTTP library to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -364,3 +366,38 @@ def test_servers_and_views_of_the_settings(tmp_path: Path) -> None:
         (a.home / "tektonmesh.toml").write_text("")
         a.start()
         assert "files@a" not in a.cis()
+
+
+def test_an_attached_ci_carries_mcp_on_its_own_connection(chain: Chain) -> None:
+    a, _b, c = chain
+    tool = {"name": "spell", "inputSchema": {"type": "object"}, "description": "By hand."}
+    results: dict[str, dict[str, Any]] = {
+        "server/discover": {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}},
+        "tools/list": {"tools": [tool]},
+        "tools/call": {"content": [{"type": "text", "text": "spelt"}]},
+    }
+    with c.connect() as link:
+        link.say(id=1, method="register", params={"name": "hand", "mcp": {"socket": True}})
+        served = threading.Thread(target=serve_by_hand, args=(link, results), daemon=True)
+        served.start()
+        wait_until("listed", lambda: "hand@c/spell" in refs(a), within_s=10)
+        assert a.cli("call", "hand@c/spell").out == "spelt\n"
+        # The same connection takes messages.
+        assert a.cli("send", "hand@c", "hello").out.strip() == "a message"
+        link.socket.shutdown(socket.SHUT_RDWR)
+        served.join()
+    wait_until("gone", lambda: "hand@c/spell" not in refs(a), within_s=10)
+
+
+def serve_by_hand(link: Connection, results: dict[str, dict[str, Any]]) -> None:
+    while True:
+        try:
+            asked = link.hear()
+        except (ValueError, OSError):
+            return
+        if asked.get("method") == "message":
+            link.say(id=asked["id"], result={"body": "a message"})
+        elif "method" in asked and "id" in asked:
+            assert asked["id"].startswith("mcp:")
+            full = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+            link.say(id=asked["id"], result=full | results[asked["method"]])
