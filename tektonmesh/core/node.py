@@ -210,6 +210,7 @@ class Node:
             ev.DeregisterCi: self._command(self.cis.deregister),
             ev.Detached: self.cis.detached,
             ev.CiHealth: self.cis.health,
+            ev.SetCatalogue: self._command(self.cis.set_catalogue),
             ev.SendMessage: self._command(self.choosing.send),
             ev.ChunksTaken: self.requests.chunks_taken,
             ev.CancelCommand: self._cancel,
