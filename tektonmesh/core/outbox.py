@@ -110,7 +110,7 @@ class Outbox:
             more: dict[str, Any] = {"copies": item.number}
         elif ended is not None:
             about, transitions, state = ended, ended.transitions, ended.state
-            more = {"error": ended.error} if ended.error is not None else {}
+            more = {"error": ended.failure().as_dict()} if ended.error is not None else {}
             if state == ANSWERED and ended.kept:
                 more = {"body": ended.body, "content_type": ended.content_type}
         else:
@@ -311,7 +311,7 @@ class Outbox:
             self._outcomes.taken(ticket, msg_id)
             return
         if ended.error is not None:
-            self._outcomes.refused(ticket, error_of(ended))
+            self._outcomes.refused(ticket, ended.failure())
             return
         question = Question(
             ticket, msg_id, ended.stack, ended.ci, ended.sender, False, self.env.now
@@ -372,14 +372,18 @@ class Outbox:
     def fail(self, item: Outgoing, code: str, detail: str, outcome: str = "") -> None:
         """It failed for good; `outcome` is that of the destination if it said one."""
         error = DeliveryError(detail, code=code, outcome=outcome or item.outcome)
-        self._end(item, EXPIRED if code == "expired" else FAILED, error=error.as_dict())
+        self._end(
+            item,
+            EXPIRED if code == "expired" else FAILED,
+            error=[code, error.detail, error.outcome],
+        )
 
     def _end(self, item: Outgoing, state: str, **about: Any) -> None:
         self.note(item, state)
         letter, now_ms = item.letter, self._clock.now_ms()
         error = about.get("error")
         # A message that certainly was not delivered does not stand in the way of another try.
-        again = error is not None and error.get("outcome") == "released"
+        again = error is not None and error[2] == "released"
         ended = Ended(
             stack=letter.stack,
             ci=letter.ci,
@@ -455,16 +459,6 @@ class Outbox:
 def time_of(msg_id: bytes) -> int:
     """The instant of mesh time at which an id was made."""
     return int.from_bytes(msg_id[:ID_TIME_SIZE])
-
-
-def error_of(ended: Ended) -> DeliveryError:
-    """The failure of a message again, as its first caller was told."""
-    error = ended.error or {}
-    return DeliveryError(
-        str(error.get("detail", "")),
-        code=error.get("code"),
-        outcome=error.get("outcome", "released"),
-    )
 
 
 def _is_durable(command: SendMessage) -> bool:

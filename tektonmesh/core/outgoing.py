@@ -16,6 +16,7 @@ from tektonmesh.core.envelope import Kind
 from tektonmesh.core.sealing import Body
 from tektonmesh.core.streams import StreamIn
 from tektonmesh.core.types import StackId
+from tektonmesh.errors import DeliveryError
 
 if TYPE_CHECKING:
     from tektonmesh.core.outbox import Outbox
@@ -140,7 +141,8 @@ class Outgoing(Freight):
 
 
 class Ended(NamedTuple):
-    """What became of a message. `error` is that of a failure; `body` is empty when it was not
+    """What became of a message. `error` of a failure is
+    [code, detail, outcome]; `body` is empty when it was not
     wanted or is not kept any more (then `kept` is false)."""
 
     stack: StackId
@@ -148,7 +150,7 @@ class Ended(NamedTuple):
     sender: str
     transitions: Transitions
     until_ms: int
-    error: dict[str, Any] | None = None
+    error: list[str] | None = None
     content_type: str = ""
     body: bytes = b""
     kept: bool = True
@@ -160,3 +162,9 @@ class Ended(NamedTuple):
     @property
     def state(self) -> str:
         return str(self.transitions[-1][0])
+
+    def failure(self) -> DeliveryError:
+        """The failure again, as its first caller was told."""
+        assert self.error is not None
+        code, detail, outcome = self.error
+        return DeliveryError(detail, code=code, outcome=outcome)

@@ -17,7 +17,8 @@ _LENGTH = 4
 
 
 def pack_row(env: Env, words: list[Any], body: bytes = b"") -> bytes:
-    packed = env.codec.pack(words)
+    """`words` have no maps in them."""
+    packed = env.codec.pack_flat(words)
     return b"".join((len(packed).to_bytes(_LENGTH), packed, body))
 
 

@@ -210,6 +210,10 @@ class Codec:
     def pack(self, value: Any) -> bytes:
         return pack(value)
 
+    def pack_flat(self, value: list[Any]) -> bytes:
+        packed: bytes = _pack_plain(value)
+        return packed
+
     def unpack(self, data: bytes) -> Any:
         return unpack(data)
 
