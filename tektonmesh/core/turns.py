@@ -16,8 +16,8 @@ from tektonmesh.core.cis import Cis
 from tektonmesh.core.handouts import Handouts, Parcel, Replier
 from tektonmesh.core.incoming import Incoming, Stage
 from tektonmesh.core.machine import Env
-from tektonmesh.core.policy import PRIVATE
 from tektonmesh.core.outcomes import COLLECT_MAX
+from tektonmesh.core.policy import PRIVATE
 from tektonmesh.core.rows import pack_row
 from tektonmesh.errors import DeliveryError
 
