@@ -17,6 +17,7 @@ from tektonmesh.core.handouts import Handouts, Parcel, Replier
 from tektonmesh.core.incoming import Incoming, Stage
 from tektonmesh.core.machine import Env
 from tektonmesh.core.outcomes import COLLECT_MAX
+from tektonmesh.core.policy import PRIVATE
 from tektonmesh.core.rows import pack_row
 from tektonmesh.errors import DeliveryError
 
@@ -119,12 +120,22 @@ class Turns:
     def _lend(self, key: str, queue: _Queue) -> None:
         while queue.waiting and len(queue.leased) < LEASES_PER_CI and not self._stopped:
             item = next(iter(queue.waiting))
+            if self._is_hidden(key, item):
+                queue.waiting.pop(item)
+                self._owner.failed(item, "not_found", f"There is no CI '{key}' on this stack.")
+                continue
             try:
                 self._hand_out(key, queue, item)
             except DeliveryError as error:
                 if error.code.name == "busy":
                     self._pause(key, queue)
                 return  # who is away says when it is back
+
+    def _is_hidden(self, key: str, item: Incoming) -> bool:
+        """Whether the CI came back as a private one, which is none for other stacks: the message
+        was let in while it was away and had no policy of its own."""
+        ci = self._cis.get(key)
+        return ci is not None and ci.share == PRIVATE and item.key[0] != self.env.me
 
     def _hand_out(self, key: str, queue: _Queue, item: Incoming) -> None:
         """Raises DeliveryError if the CI takes nothing now."""

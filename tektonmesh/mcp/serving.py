@@ -24,6 +24,7 @@ from tektonmesh.core.policy import Act
 from tektonmesh.errors import DeliveryError, MeshError
 from tektonmesh.mcp import frames, rules
 from tektonmesh.mcp.arguments import Arguments
+from tektonmesh.mcp.catalogue import definition_hash
 from tektonmesh.mcp.parked import can_answer, may_be_asked
 from tektonmesh.mcp.servers import Server, Servers, detail_of
 from tektonmesh.mcp.upstream import Flight
@@ -145,6 +146,7 @@ class Serving:
             key_of(effect.ci),
             caller_ci=caller,
             size=len(effect.body),
+            tool_hash=definition_hash(tool) if tool is not None else "",
             effects=not reads,
             ref=ref,
         )

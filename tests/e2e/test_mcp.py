@@ -223,6 +223,7 @@ def test_an_unknown_ci_has_no_face(chain: Chain) -> None:
     assert answer.json()["code"] == "not_found"
 
 
+@pytest.mark.hostile("same-names")
 def test_two_stacks_with_the_same_tool_are_both_called(chain: Chain) -> None:
     a, b, _c = chain
     attach(b, "tool")
@@ -236,6 +237,7 @@ def test_two_stacks_with_the_same_tool_are_both_called(chain: Chain) -> None:
     run(act)
 
 
+@pytest.mark.hostile("tool-changed")
 def test_a_changed_tool_is_blocked_until_it_is_approved(chain: Chain) -> None:
     a, _b, c = chain
     attach(c, "turning")

@@ -368,6 +368,20 @@ def test_a_message_waits_for_a_ci_that_was_here_lately() -> None:
     assert state(a, a.result(ticket)["id"]) == "answered"
 
 
+def test_a_message_does_not_reach_a_ci_that_came_back_as_a_private_one() -> None:
+    network, a, b = pair()
+    b.do(lambda t: ev.DeregisterCi(t, "echo", None, True))
+    network.run(10.0)
+    ticket = post(a)
+    network.run(10.0)
+    b.echo()
+    b.register("echo", share="private")
+    network.run(5.0)
+    assert b.deliveries() == []
+    assert state(a, a.result(ticket)["id"]) == "failed"
+    nothing_left(a, b)
+
+
 def test_a_ci_that_nobody_knows_is_refused_for_good_by_its_stack() -> None:
     network, a, b = pair()
     ticket = post(a, "nobody@b")

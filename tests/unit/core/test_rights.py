@@ -274,3 +274,33 @@ def test_stacks_of_others_may_send_so_many_messages_a_second_and_ones_own_as_the
     own = Network("a", "b")
     own.join("a", "b")
     assert answered(own, 300) == 300
+
+
+def call(caller: str = "rhetor", tool_hash: str = "aa") -> Act:
+    return Act("tool.call:search", "numa", caller_ci=caller, tool_hash=tool_hash)
+
+
+@pytest.mark.hostile("expired-grant")
+def test_an_expired_foreign_or_revoked_grant_on_a_tool_opens_nothing() -> None:
+    network = foreign()
+    a = network["a"]
+    a.register("numa", share="public")
+    short = govern(a, "grant", stack_id=B, verb="tool.call:search", for_s=60)
+    assert (code(a, call()), code(a, call(), who=bytes(32))) == ("", "not_found")
+    network.run(65.0)
+    assert code(a, call()) == "refused"
+    govern(a, "revoke", grant=short["id"])
+    held = govern(a, "grant", stack_id=B, verb="tool.call:search", tool_hash="aa")
+    assert (code(a, call()), code(a, call(tool_hash="ab"))) == ("", "refused")
+    govern(a, "revoke", grant=held["id"])
+    assert code(a, call()) == "refused"
+
+
+@pytest.mark.hostile("confused-deputy")
+def test_a_right_of_one_ci_is_none_of_another_on_the_same_stack() -> None:
+    a = foreign()["a"]
+    a.register("numa", share="public")
+    govern(a, "grant", stack_id=B, verb="tool.call:search", caller_ci="rhetor")
+    assert code(a, call("rhetor")) == ""
+    for other in ("", "athena", "rhetor2", "xrhetor"):
+        assert code(a, call(other)) == "refused"

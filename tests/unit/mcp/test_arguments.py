@@ -30,11 +30,13 @@ def test_the_place_is_named() -> None:
     assert "who: " in Arguments().problem(SCHEMA, {"n": 1, "who": "long"})
 
 
+@pytest.mark.hostile("remote-schema")
 def test_references_elsewhere_are_never_fetched_and_refuse_nothing() -> None:
     schema = {"type": "object", "properties": {"x": {"$ref": "http://127.0.0.1:9/schema.json"}}}
     assert Arguments().problem(schema, {"x": 1}) == ""
 
 
+@pytest.mark.hostile("remote-schema")
 def test_a_pattern_that_would_take_for_ever_is_not_run() -> None:
     schema = {
         "type": "object",

@@ -80,6 +80,7 @@ def test_more_than_the_most_are_cut() -> None:
     assert len(found.tools) == cat.ITEMS_MAX and len(warnings) == 1
 
 
+@pytest.mark.hostile("deceptive-text")
 def test_what_hides_or_turns_text_is_taken_out_at_any_depth() -> None:
     inner = {"type": "object", "properties": {"x": {"description": "a\u200b\U000e0041b\x1b[0m"}}}
     found, _ = made(tool(description="\u202eevil\ufeff\ttext\n", inputSchema=inner))
@@ -87,6 +88,7 @@ def test_what_hides_or_turns_text_is_taken_out_at_any_depth() -> None:
     assert found.tools[0]["inputSchema"]["properties"]["x"]["description"] == "ab[0m"
 
 
+@pytest.mark.hostile("deceptive-text")
 def test_long_descriptions_are_capped_and_names_are_not_touched() -> None:
     found, _ = made(tool("a-b", description="x" * 10_000))
     assert len(found.tools[0]["description"]) == cat.TEXT_SIZE_MAX
@@ -164,6 +166,7 @@ def test_what_has_no_canonical_form_is_refused() -> None:
         {"icons": [{"src": "x"}]},
     ],
 )
+@pytest.mark.hostile("tool-changed")
 def test_the_pin_covers_all_that_a_model_reads(change: dict[str, Any]) -> None:
     assert cat.definition_hash(tool()) != cat.definition_hash(tool(**change))
 

@@ -32,6 +32,7 @@ def test_a_plain_name_is_its_three_words() -> None:
         (("a", "b", "é"), ("a", "b", "è")),
     ],
 )
+@pytest.mark.hostile("same-names")
 def test_different_words_have_different_names(
     one: tuple[str, str, str], other: tuple[str, str, str]
 ) -> None:
