@@ -32,7 +32,7 @@ SEND_OPTIONS = ("timeout", "sender", "token", "content_type", "no_reply", "idemp
 REGISTER_OPTIONS = (
     *("type", "endpoint", "format", "headers", "specialties", "capabilities", "share"),
     *("description", "persist", "lease_s", "stream", "metadata", "token", "attach"),
-    *("port", "message_endpoint", "message_format", "host", "protocol"),
+    *("port", "message_endpoint", "message_format", "host", "protocol", "mcp"),
 )
 
 

@@ -401,3 +401,13 @@ def serve_by_hand(link: Connection, results: dict[str, dict[str, Any]]) -> None:
             assert asked["id"].startswith("mcp:")
             full = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
             link.say(id=asked["id"], result=full | results[asked["method"]])
+
+
+def test_a_server_is_registered_with_one_line(chain: Chain) -> None:
+    a, _b, c = chain
+    line = f"{sys.executable} {Path(__file__).with_name('mcp_server.py')}"
+    assert c.cli("register", "oneline", "--mcp", line).code == 0
+    wait_until("listed", lambda: "oneline@c/echo" in refs(a), within_s=20)
+    both = c.cli("register", "two", "--mcp", line, "--mcp-url", "http://127.0.0.1:1/mcp")
+    assert both.code == 2
+    assert c.cli("register", "far", "--mcp-url", "http://example.com/mcp").code == 2
