@@ -38,6 +38,7 @@ _ROWS = (
     Code("ambiguous", 4, 409, -32009, "never", "The short name fits several stacks."),
     Code("unreachable", 5, 503, -32005, "later", "No path leads to the stack at this moment."),
     Code("timeout", 5, 504, -32006, "later", "No answer came before the deadline."),
+    Code("expired", 5, 504, -32018, "later", "The message's time was over before its end."),
     Code("ci_offline", 5, 503, -32015, "later", "The CI is registered but takes no messages now."),
     Code("ci_failed", 1, 502, -32016, "later", "The CI took the message and failed."),
     Code("busy", 5, 429, -32029, "later", "A bounded queue is full; try again shortly."),

@@ -59,11 +59,14 @@ class Member:
         self.effects: list[fx.Effect] = []
         self.slept_s = 0.0
         self.asleep = False
+        self.disk_stuck = False
+        """Nothing becomes durable until this is false again; what was written waits."""
+        self.unwritten: list[fx.Save] = []
         self.on_deliver: Callable[[fx.Deliver], None] | None = None
         self._ticket = 0
         self.node = Node(
             identity,
-            NodeSettings(mesh_keys=(MESH_KEY,), **settings),
+            NodeSettings(**({"mesh_keys": (MESH_KEY,)} | settings)),
             crypto=keys,
             codec=Codec(),
             chance=random.Random(number_of(name)),
@@ -290,7 +293,8 @@ class Network:
                 far = self._ends.get((member.name, effect.link))
                 if far is not None:
                     self.cut(member.name, far[0])
-            elif isinstance(effect, fx.Deliver) and member.on_deliver is not None:
+        for effect in effects:  # a CI answers when the turn is over
+            if isinstance(effect, fx.Deliver) and member.on_deliver is not None:
                 member.on_deliver(effect)
 
     def _transmit(self, member: Member, effect: fx.Send) -> None:
@@ -306,7 +310,27 @@ class Network:
         if passed:
             self._post(peer, ev.Received(link, tuple(passed)), self.delay_s)
 
+    def write(self, name: str) -> None:
+        """The disk of a member takes what waits for it."""
+        member = self._members[name]
+        member.disk_stuck = False
+        waiting, member.unwritten = member.unwritten, []
+        for effect in waiting:
+            self._save(member, effect)
+
+    def restart(self, name: str, *peers: str) -> Member:
+        """The process dies as by `kill -9`, starts with what its disk held, and is linked anew."""
+        saved = self._members[name].saved
+        self.kill(name)
+        member = self.add(name, saved)
+        for peer in peers:
+            self.join(name, peer)
+        return member
+
     def _save(self, member: Member, effect: fx.Save) -> None:
+        if member.disk_stuck:
+            member.unwritten.append(effect)
+            return
         for table, key, value in effect.rows:
             if value is None:
                 member.saved.pop((table, key), None)

@@ -20,12 +20,14 @@ from tektonmesh.core.messages import (
     Delta,
     Graft,
     Ihave,
+    Outlines,
     Proof,
     Prune,
     Refuses,
     Vector,
     Vouch,
     Want,
+    WantOutlines,
 )
 from tektonmesh.core.owner import Owner
 from tektonmesh.core.proofs import Proofs
@@ -317,6 +319,8 @@ class Member:
         table = {
             Delta: self.dissemination.on_delta,
             Want: self.dissemination.on_want,
+            WantOutlines: self.antientropy.on_want_outlines,
+            Outlines: self.antientropy.introductions.on_outlines,
             Ihave: self.dissemination.on_ihave,
             Graft: self.dissemination.on_graft,
             Prune: self.dissemination.on_prune,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from scripts.benchmarks.durable import durable
 from scripts.benchmarks.figures import MARKDOWN_HEAD, load_average, show
 from scripts.benchmarks.joining import join
 from scripts.benchmarks.messages import pipelined, relay, rr
@@ -28,6 +29,7 @@ BENCHES: dict[str, Callable] = {
     "rr": rr,
     "pipelined": pipelined,
     "relay": relay,
+    "durable": durable,
     "propagation": propagation,
     "join": join,
     "idle": idle,

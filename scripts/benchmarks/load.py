@@ -1,8 +1,9 @@
 """The load: one process that drives requests through a Unix socket and prints what it measured.
 
 `load.py DIALECT SOCKET TARGET MODE COUNT SIZE`: the dialect is `mesh` (newline JSON-RPC) or `floor`
-(length and msgpack); the mode `rr` (one at a time), `pipelined` (64 in flight) or `oneway`. Prints
-one JSON object: `{"n","seconds","p50_us","p99_us"}`.
+(length and msgpack); the mode `rr` (one at a time), `pipelined` (64 in flight), `oneway`, `durable`
+(until it is accepted, one at a time) or `durable64` (64 in flight). Prints one JSON object:
+`{"n","seconds","p50_us","p99_us"}`.
 """
 
 import json
@@ -14,13 +15,15 @@ from collections.abc import Callable
 
 import msgpack
 
-WINDOW = {"rr": 1, "pipelined": 64, "oneway": 256}
+WINDOW = {"rr": 1, "pipelined": 64, "oneway": 256, "durable": 1, "durable64": 64}
 LENGTH = struct.Struct(">I")
 
 
 def mesh_encoder(target: str, size: int, mode: str) -> Callable[[int], bytes]:
     body = "x" * size
     extra = {"no_reply": True} if mode == "oneway" else {}
+    if mode.startswith("durable"):
+        extra = {"durable": True, "ttl_s": 3600}
 
     def encode(number: int) -> bytes:
         params = {"to": target, "body": body, **extra}

@@ -7,6 +7,8 @@ becomes of a message the core's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tektonmesh.api import validate
@@ -38,6 +40,8 @@ class Attached:
         self._lines = lines
         self._owed: dict[int, None] = {}
         self.number: int | None = None
+        self._registering = 0
+        self._held: list[fx.Deliver] = []
 
     def attach(self) -> int:
         """Make the connection known to the daemon, once; its number."""
@@ -45,17 +49,36 @@ class Attached:
             self.number = self._daemon.attach(self._deliver, self._cancel)
         return self.number
 
+    @contextmanager
+    def registering(self) -> Iterator[None]:
+        """What waits for a CI may come in the very turn that registers it: no message is written
+        before the answer to the registration, which the block writes."""
+        self._registering += 1
+        try:
+            yield
+        finally:
+            self._registering -= 1
+            if not self._registering:
+                held, self._held = self._held, []
+                for effect in held:
+                    self._deliver(effect)
+
     def close(self) -> None:
         """The connection ended: what it owes has failed, its CIs leave after their grace."""
-        owed, self._owed = self._owed, {}
+        owed, self._owed, self._held = self._owed, {}, []
         for delivery in owed:
-            self._fail(delivery, "ci_failed", "The CI's connection ended before it answered.")
+            detail = "The CI's connection ended before it answered."
+            self._daemon.inject(ev.ReplyFailed(delivery, "ci_failed", detail, lost=True))
         if self.number is not None:
             self._daemon.detach(self.number)
 
     # --- towards the CI --------------------------------------------------------------------------
 
     def _deliver(self, effect: fx.Deliver) -> None:
+        if self._registering:
+            self._held.append(effect)
+            self._owed[effect.delivery] = None
+            return
         if self._lines.backlog > DELIVERY_BACKLOG_MAX:
             self._fail(effect.delivery, "busy", "The CI does not read its messages.")
             return
@@ -74,6 +97,9 @@ class Attached:
     def _cancel(self, effect: fx.CancelDelivery) -> None:
         if effect.delivery in self._owed:
             del self._owed[effect.delivery]
+            if effect.delivery in [held.delivery for held in self._held]:
+                self._held = [one for one in self._held if one.delivery != effect.delivery]
+                return
             params = {"id": effect.delivery, "reason": effect.reason}
             self._lines.write(write_request(Request(None, "message.cancel", params)))
 

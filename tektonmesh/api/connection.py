@@ -148,7 +148,8 @@ class Connection:
         elif method == "send" and request.id is not None and not request.params.get("stream"):
             self._send(request, request.id)
         else:
-            self._start(request.id, self._answer, request)
+            answer = self._register if method == "register" else self._answer
+            self._start(request.id, answer, request)
 
     def _cancel(self, request: Request) -> None:
         """Nobody waits for the call `id` any more; it is answered with `cancelled`."""
@@ -233,6 +234,10 @@ class Connection:
                 answer = jsonrpc.write_error(request.id, fault(request.method, error))
         if request.id is not None:
             self._lines.write(answer)
+
+    async def _register(self, request: Request, scope: trio.CancelScope) -> None:
+        with self._attached.registering():
+            await self._answer(request, scope)
 
     async def _result(self, request: Request) -> Any:
         method, params = request.method, request.params

@@ -28,7 +28,10 @@ CONNECTION_LOST = "The daemon closed the connection."
 BODY_SIZE_MAX = 258_048
 """Bytes in one body, as `core.types.NodeSettings` has it; written here again so that a client
 need not import the core."""
-SEND_OPTIONS = ("timeout", "sender", "token", "content_type", "no_reply", "idempotency_key")
+SEND_OPTIONS = (
+    *("timeout", "sender", "token", "content_type", "no_reply", "idempotency_key"),
+    *("durable", "ttl_s"),
+)
 REGISTER_OPTIONS = (
     *("type", "endpoint", "format", "headers", "specialties", "capabilities", "share"),
     *("description", "persist", "lease_s", "stream", "metadata", "token", "attach"),
@@ -149,7 +152,8 @@ def attaches(params: Mapping[str, Any]) -> bool:
 def send_params(target: str, body: str | bytes, options: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of `send`: text as it is, other bytes as base64. Options: `timeout` (s),
     `sender` (a CI of this connection, or with its `token`), `content_type`, `no_reply`,
-    `idempotency_key`. Raises LocalError (`too_large`) for a body over the limit."""
+    `idempotency_key`, `durable`, `ttl_s`. Raises LocalError (`too_large`) for a body over the
+    limit."""
     shown = {"to": target} | shown_body(_fitting(body))
     renamed = {"timeout": "timeout_s", "sender": "from"}
     for option, value in options.items():

@@ -10,16 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
-
-import trio
 
 from tektonmesh.api import validate
 from tektonmesh.api.bodies import body_of, reply_of
 from tektonmesh.api.figures import Figures
-from tektonmesh.api.repeats import Repeats
+from tektonmesh.api.governing import Governing
 from tektonmesh.core import events as ev
 from tektonmesh.core import views
 from tektonmesh.core.ids import parse_id, show_id
@@ -65,7 +61,6 @@ class Operations:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.figures = Figures()
-        self._repeats = Repeats(trio.current_time)
         self.mcp: McpDoor | None = None
         self.reads: dict[str, Callable[[Params], Any]] = {
             "ping": self.ping,
@@ -86,7 +81,7 @@ class Operations:
             "trace": self.trace,
             "peers": self.peers,
             "leave": self.leave,
-        }
+        } | {name: _owners(act) for name, act in Governing(daemon).acts.items()}
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -177,7 +172,7 @@ class Operations:
     def message(self, params: Params) -> dict[str, Any]:
         """`{"id"}`: what became of a message that was sent from here."""
         wanted = validate.text(params, "id", default="", size_max=64)
-        found = self.figures.history(wanted)
+        found = self._durable_history(wanted) or self.figures.history(wanted)
         if found is None:
             raise LocalError(
                 f"No message with the id '{wanted}' was sent from here of late.",
@@ -185,6 +180,14 @@ class Operations:
                 hint="`tektonmesh send --json` prints the id.",
             )
         return found
+
+    def _durable_history(self, wanted: str) -> dict[str, Any] | None:
+        try:
+            msg_id = bytes.fromhex(wanted)
+        except ValueError:
+            return None
+        found = self.daemon.node.durable.outbox.history(msg_id)
+        return None if found is None else reply_of(found)
 
     # --- registrations ---------------------------------------------------------------------------
 
@@ -265,12 +268,12 @@ class Operations:
 
     async def send(self, params: Params, caller: Caller) -> dict[str, Any]:
         """`{"to", "body"|"body_b64", "content_type"?, "timeout_s"?, "from"?, "token"?, "no_reply"?,
-        "idempotency_key"?}`.
+        "durable"?, "ttl_s"?, "idempotency_key"?}`.
 
-        Returns the reply as `reply_of` shows it; `path` names every stack it went through.
+        Returns the reply as `reply_of` shows it; `path` names every stack it went through. With
+        `durable` it returns `{"id", "accepted"}` once the message is safe on the disk, and `ttl_s`
+        says how long it is worth delivering.
         """
-        if params.get("idempotency_key") is not None:
-            return await self._send_once(params, caller)
         make = self.message_event(params, caller, stream=False)
         started = self.daemon.wall_s()
         try:
@@ -280,25 +283,6 @@ class Operations:
             raise
         self.figures.answered(result, started, self.daemon.wall_s())
         return reply_of(result)
-
-    async def _send_once(self, params: Params, caller: Caller) -> dict[str, Any]:
-        """As `send`, through the memory of what was sent with keys."""
-        ended = trio.Event()
-        found: list[dict[str, Any] | MeshError] = []
-
-        def hear(outcome: dict[str, Any] | MeshError) -> None:
-            found.append(outcome)
-            ended.set()
-
-        give_up = self.begin_send(params, caller, hear, failed=hear)
-        try:
-            await ended.wait()
-        finally:
-            if not found:
-                give_up()
-        if isinstance(found[0], MeshError):
-            raise found[0]
-        return found[0]
 
     def begin_send(
         self,
@@ -311,26 +295,6 @@ class Operations:
         """As `send`, without a task that waits: one of the two is called once, possibly before
         this returns, unless what is returned was called to give the message up."""
         make = self.message_event(params, caller, stream=False)
-        key = _repeat_key(params)
-        if not key:
-            return self._begin(make, done, failed)
-        message = make(0)
-        no_reply = bool(message.options.get("no_reply"))
-        kind = f"{message.content_type}\0{no_reply}\0".encode()
-        return self._repeats.once(
-            (message.sender, message.target, key),
-            sha256(kind + message.body).digest(),
-            partial(self._begin, make),
-            done,
-            failed,
-        )
-
-    def _begin(
-        self,
-        make: Callable[[int], ev.SendMessage],
-        done: Callable[[dict[str, Any]], None],
-        failed: Callable[[MeshError], None],
-    ) -> Callable[[], None]:
         started = self.daemon.wall_s()
 
         def heard(result: dict[str, Any] | None, error: MeshError | None) -> None:
@@ -389,11 +353,13 @@ class Operations:
         assert timeout_s is not None
         content_type = validate.text(params, "content_type", default=TEXT, size_max=100)
         sender = self._sender(params, caller)
-        if stream and _repeat_key(params):
-            raise validate.field_error("idempotency_key", "is not taken with a streamed reply")
+        for key in ("idempotency_key", "durable"):
+            if stream and params.get(key):
+                raise validate.field_error(key, "is not taken with a streamed reply")
         options: dict[str, Any] = {}
         if validate.flag(params, "no_reply"):
             options["no_reply"] = True
+        options |= _durable_options(params, settings.durable_ttl_max_s)
         return lambda ticket: ev.SendMessage(
             ticket, target, body, content_type, sender, timeout_s, stream, options
         )
@@ -477,6 +443,18 @@ def target_of(params: Params, *keys: str) -> str:
     raise validate.field_error(keys[0], "is missing: an address such as numa@west is needed")
 
 
+def _durable_options(params: Params, ttl_max_s: float) -> dict[str, Any]:
+    """What makes a message outlive the daemon."""
+    options: dict[str, Any] = {}
+    ttl_s = validate.number(params, "ttl_s", low=1.0, high=ttl_max_s, default=None)
+    if validate.flag(params, "durable"):
+        options |= {"durable": True} | ({"ttl_s": ttl_s} if ttl_s is not None else {})
+    elif ttl_s is not None:
+        raise validate.field_error("ttl_s", "is only for a message that is 'durable'")
+    key = _repeat_key(params)
+    return options | ({"key": key} if key else {})
+
+
 def _repeat_key(params: Params) -> str:
     return validate.text(params, "idempotency_key", default="", size_max=TARGET_SIZE_MAX)
 
@@ -485,6 +463,18 @@ def _for_owner(caller: Caller) -> None:
     """Raises LocalError (`refused`) unless the caller acts for the owner of the daemon."""
     if not caller.owner:
         raise LocalError("Only the owner of this daemon may do that.", code="refused")
+
+
+def _owners(
+    act: Callable[[Params], Awaitable[Any]],
+) -> Callable[[Params, Caller], Awaitable[Any]]:
+    """An act that is for the owner of the daemon alone."""
+
+    async def run(params: Params, caller: Caller) -> Any:
+        _for_owner(caller)
+        return await act(params)
+
+    return run
 
 
 def _token(params: Params) -> str | None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from tektonmesh import __version__
 from tektonmesh.cli.common import Where
+from tektonmesh.cli.doctor_closed import check_audit, check_openness, check_rights
 from tektonmesh.cli.sentences import gap
 from tektonmesh.config.home import is_test_home
 from tektonmesh.errors import MeshError
@@ -115,6 +116,7 @@ def check_home(patient: Patient) -> Iterator[Finding]:
         return
     yield _permissions("identity", identity, 0o077)
     yield from _keys(home)
+    yield from check_audit(home)
 
 
 def _keys(home: Path) -> Iterator[Finding]:
@@ -161,13 +163,7 @@ def check_settings(patient: Patient) -> Iterator[Finding]:
         path = patient.home / Path(secret).expanduser()
         if path.exists():
             yield _permissions("secret", path, 0o077)
-    elif settings.get("share_default") == "public":
-        detail = "new CIs are public although the mesh has no secret"
-        yield Finding("sharing", "warn", detail, "Remove share_default, or say --share private.")
-    http = str(settings.get("http", "off"))
-    if http != "off" and not http.startswith(("127.", "[::1]", "localhost:")):
-        detail = f"HTTP listens on {http}, which others can reach"
-        yield Finding("http", "warn", detail, "Use 127.0.0.1, or put TLS in front of it.")
+    yield from check_openness(settings)
 
 
 def check_disk(patient: Patient) -> Iterator[Finding]:
@@ -251,6 +247,7 @@ def check_mesh(patient: Patient) -> Iterator[Finding]:
     if is_test_home(patient.home):
         detail = "this is a test stack: the whole local network may join it"
         yield Finding("profile", "warn", detail, "Fine for tests; use `run` without --lan else.")
+    yield from check_rights(patient.where)
     with patient.where.client() as client:
         pending = [peer for peer in client.peers() if peer["state"] == "pending"]
     for peer in pending[:5]:

@@ -16,6 +16,7 @@ ID_SIZE = 52
 ID_SHOWN = 8
 
 SENTENCES: dict[str, str] = {
+    "audit_went_back": "The audit log of {stack} is not the one that was seen before.",
     "catalogue_changed": "What the MCP server of CI {ci} offers has changed.",
     "ci_deregistered": "CI {ci} is registered here no more ({reason}).",
     "ci_gone": "CI {ci} of another stack is gone.",
@@ -33,6 +34,7 @@ SENTENCES: dict[str, str] = {
     "peer_struck": "{name} broke the protocol: {reason}",
     "clone_fenced": "Another process runs with this identity (run {instance}); this one withdrew.",
     "converged": "{stack} holds the same as this stack again.",
+    "dead_letter": "The message {id} from {sender} was lost by CI {ci} too often: {detail}",
     "daemon_started": "The daemon of {name} is ready on {listen}.",
     "envelope_ignored": "A message of the unknown kind {envelope_kind} is dropped.",
     "epoch_exhausted": "This identity has no epochs left after {epoch}.",
@@ -43,6 +45,7 @@ SENTENCES: dict[str, str] = {
     "link_recovered": "The link to {name} answers again.",
     "link_suspect": "{name} does not answer; others are asked about it.",
     "link_up": "A link to {name} came up ({address}, {called}).",
+    "message_row_dropped": "A row of a message ({table}) could not be read and is dropped.",
     "mcp_failed": "The MCP server of CI {ci} failed: {detail}",
     "mcp_item_dropped": "CI {ci}: {detail}",
     "message_done": "A message to {to_stack} {done} in {took}.",

@@ -61,6 +61,11 @@ class Config:
     allow_endpoint_hosts: tuple[str, ...] = ()
     allow_uids: tuple[int, ...] = ()
     log_json: bool = False
+    audit_full: str = "refuse"
+    http_tls: tuple[Path, Path] | None = None
+    http_hosts: tuple[str, ...] = ()
+    oauth: tuple[str, str, Path] | None = None
+    """Issuer, audience, and the file of the issuer's keys."""
     mcp: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     mcp_views: Mapping[str, View] = field(default_factory=dict)
 
@@ -113,6 +118,10 @@ def load_config(
         allow_endpoint_hosts=chosen.get("allow_endpoint_hosts", ()),
         allow_uids=chosen.get("allow_uids", ()),
         log_json=chosen.get("log_json", False),
+        audit_full=chosen.get("audit_full", "refuse"),
+        http_tls=_http_tls(home, chosen),
+        http_hosts=chosen.get("http_hosts", ()),
+        oauth=_oauth(home, chosen),
         mcp=chosen.get("mcp", {}),
         mcp_views=chosen.get("mcp_views", {}),
     )
@@ -168,6 +177,29 @@ def _admission(home: Path, chosen: Mapping[str, Any], *, own_mesh: bool) -> str:
             hint="Name one with secret_file or --secret-file.",
         )
     return admission or ("secret" if own_mesh else "allowlist")
+
+
+def _http_tls(home: Path, chosen: Mapping[str, Any]) -> tuple[Path, Path] | None:
+    cert, key = chosen.get("http_cert"), chosen.get("http_key")
+    if bool(cert) != bool(key):
+        raise LocalError(
+            f"{home}: http_cert and http_key belong together, and only one of them is set."
+        )
+    if not cert or not key:
+        return None
+    return home / Path(cert).expanduser(), home / Path(key).expanduser()
+
+
+def _oauth(home: Path, chosen: Mapping[str, Any]) -> tuple[str, str, Path] | None:
+    issuer, jwks = chosen.get("oauth_issuer"), chosen.get("oauth_jwks")
+    if bool(issuer) != bool(jwks):
+        raise LocalError(
+            f"{home}: oauth_issuer and oauth_jwks belong together, and only one of them is set."
+        )
+    if not issuer or not jwks:
+        return None
+    audience = chosen.get("oauth_audience", "tektonmesh")
+    return issuer, audience, home / Path(jwks).expanduser()
 
 
 def _lease(home: Path, chosen: Mapping[str, Any]) -> float | None:

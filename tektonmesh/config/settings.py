@@ -19,6 +19,7 @@ FILE_NAME = "tektonmesh.toml"
 ADMISSIONS = ("allowlist", "secret", "approve")
 SHARES = ("public", "partners", "private")
 RELAYS = ("none", "peers", "members")
+AUDIT_FULL = ("refuse", "continue")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -242,6 +243,50 @@ SETTINGS: tuple[Setting, ...] = (
         "HTTP over TCP, for programs that cannot use the Unix socket.",
     ),
     Setting(
+        "http_cert",
+        _text,
+        "none",
+        '"http.crt"',
+        "The certificate (PEM) for HTTP over TLS; relative to the home. Without it and `http_key`\n"
+        "HTTP is served on loopback only.",
+    ),
+    Setting(
+        "http_key",
+        _text,
+        "none",
+        '"http.key"',
+        "The private key of that certificate (PEM), in a file that only you can read.",
+    ),
+    Setting(
+        "http_hosts",
+        _list(_endpoint_host),
+        "[]",
+        '["west.example"]',
+        "Names under which HTTP is called besides this machine's own; others are refused, since a\n"
+        "page in a browser could lead here under a name of its own.",
+    ),
+    Setting(
+        "oauth_issuer",
+        _text,
+        "none",
+        '"https://id.example"',
+        "Accept tokens (JWT) of this issuer over HTTP, with scopes such as tektonmesh:read.",
+    ),
+    Setting(
+        "oauth_audience",
+        _text,
+        '"tektonmesh"',
+        '"tektonmesh"',
+        "The audience that such a token must name.",
+    ),
+    Setting(
+        "oauth_jwks",
+        _text,
+        "none",
+        '"issuer.jwks"',
+        "The issuer's public keys (a JWKS document); relative to the home. They are never fetched.",
+    ),
+    Setting(
         "share_default",
         _one_of(SHARES),
         '"public" in a mesh of your own stacks (a secret), else "private"',
@@ -284,6 +329,14 @@ SETTINGS: tuple[Setting, ...] = (
         "[1001]",
         "Users besides you and root who may use the Unix socket (put it where they can reach\n"
         "it with --socket). They may register CIs and send; the daemon stays yours.",
+    ),
+    Setting(
+        "audit_full",
+        _one_of(AUDIT_FULL),
+        '"refuse"',
+        '"refuse"',
+        "What happens while the audit log cannot be written: acts of other stacks are refused\n"
+        "(refuse), or they go on and the log says afterwards how many entries it lost (continue).",
     ),
     Setting(
         "mcp",

@@ -12,6 +12,7 @@ from functools import partial
 from tektonmesh.core.dedup import Dedup, Taken
 from tektonmesh.core.envelope import Kind
 from tektonmesh.core.forwarding import Forwarding
+from tektonmesh.core.handouts import Replier
 from tektonmesh.core.lanes import Done
 from tektonmesh.core.machine import Env
 from tektonmesh.core.posts import Posts
@@ -93,7 +94,7 @@ class Answering:
         self.say(Kind.NACK, to, reply_to, body, ttl_s=NACK_WITHIN_S)
 
 
-class RemoteReplier(Waiting):
+class RemoteReplier(Waiting, Replier):
     """The origin of one message, on another stack. `trace` is the way its newest copy took."""
 
     __slots__ = (

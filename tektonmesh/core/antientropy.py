@@ -16,7 +16,8 @@ from tektonmesh.core.fingerprints import BUCKETS, PRINT_SIZE
 from tektonmesh.core.ids import show_id
 from tektonmesh.core.intake import OWNERS_MAX
 from tektonmesh.core.machine import Env
-from tektonmesh.core.messages import Buckets, Refuses, Vector
+from tektonmesh.core.messages import Buckets, Refuses, Vector, WantOutlines
+from tektonmesh.core.outlines import Introductions
 from tektonmesh.core.replica import Applied, Change, Replica
 from tektonmesh.core.soonest import Soonest
 from tektonmesh.core.types import ContentVersion, LinkId, StackId, Version
@@ -90,6 +91,7 @@ class AntiEntropy:
         self._bucket_changed: dict[int, float] = {}
         self._late: dict[StackId, None] = {}
         self._halves = Soonest(env, "half-leases", replica.owners, self._half_instants, self._half)
+        self.introductions = Introductions(env, replica, self._ask_all)
         self._tellers: list[Callable[[LinkId], None]] = []
         dissemination.watch_answers(self._answered)
 
@@ -119,6 +121,7 @@ class AntiEntropy:
             return
         self.env.deadlines.drop(("wants", link))
         self._give_back(state)
+        self.introductions.link_down(link)
         self._ask_all()
 
     def converged(self) -> tuple[bool, list[StackId]]:
@@ -310,14 +313,23 @@ class AntiEntropy:
         if held is None:
             return not self.replica.trust.refuses(owner)
         if version == held.version:
-            return not held.expired and head_hash != held.head_hash
+            return held.outlined or (not held.expired and head_hash != held.head_hash)
         return version > held.version
+
+    def on_want_outlines(self, link: LinkId, message: WantOutlines) -> None:
+        """Tell the peer who there is, before all that they say. Raises RemoteError if it asks for
+        too many at once."""
+        if link in self._links:
+            left_out = self.dissemination.left_out(link)
+            self.introductions.on_want(link, message, left_out)
 
     # --- wants -----------------------------------------------------------------------------------
 
     def _ask(self, link: LinkId, state: _Link) -> None:
-        """Fill the window of this link with owners that nobody else is asked for."""
-        if len(state.asked) > WINDOW // 2:
+        """Fill the window of this link with owners that nobody else is asked for, once there is an
+        outline of everybody."""
+        self.introductions.ask(link, state.todo)
+        if self.introductions.waiting or len(state.asked) > WINDOW // 2:
             return
         wants: list[tuple[StackId, ContentVersion | None]] = []
         for owner in list(state.todo)[:LOOK_MAX]:

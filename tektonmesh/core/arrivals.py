@@ -8,15 +8,19 @@ nack, which no relay can forge. Handing out is `handouts`', the words of the ans
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tektonmesh.core.answering import GRACE_S, Answering, RemoteReplier
-from tektonmesh.core.cis import Cis
+from tektonmesh.core.ci import CALL_TYPE, Ci, key_of
 from tektonmesh.core.dedup import Taken
 from tektonmesh.core.envelope import Envelope, Kind
 from tektonmesh.core.forwarding import FULL
 from tektonmesh.core.handouts import Handouts, Parcel
 from tektonmesh.core.machine import Env
 from tektonmesh.core.names import NAME, Names
+from tektonmesh.core.policy import Act
 from tektonmesh.core.repliers import NoReplier
+from tektonmesh.core.rights import Rights
 from tektonmesh.core.sealing import Body, Sealer, bytes_of, number_of, text_of
 from tektonmesh.core.types import StackId
 from tektonmesh.errors import DeliveryError, LocalError, RemoteError
@@ -36,19 +40,21 @@ class Arrivals:
         self,
         env: Env,
         names: Names,
-        cis: Cis,
         *,
+        rights: Rights,
         sealer: Sealer,
         answering: Answering,
         handouts: Handouts,
     ) -> None:
         self.env = env
         self._names = names
-        self._cis = cis
+        self._rights = rights
         self._sealer = sealer
         self._answering = answering
         self._handouts = handouts
         self._allowances: dict[StackId, Allowance] = {}
+        self.durable: Callable[[Envelope, Body], None] = lambda _envelope, _body: None
+        """Takes those that are marked as durable."""
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -62,6 +68,9 @@ class Arrivals:
             return ""
         except RemoteError as error:
             self._not_genuine(envelope, error)
+            return ""
+        if body.get("du") is True:
+            self._on_durable(envelope, body)
             return ""
         one_way = body.get("nr") is True
         taken = self._answering.dedup.get((header.source, header.msg_id))
@@ -77,14 +86,20 @@ class Arrivals:
             self._refuse(envelope, error)
         return ""
 
+    def _on_durable(self, envelope: Envelope, body: Body) -> None:
+        header = envelope.header
+        try:
+            self._charge(header.source)
+        except DeliveryError as error:
+            self._answering.nack(header.source, header.msg_id, error.code.name, error.detail)
+        else:
+            self.durable(envelope, body)
+
     def _deliver(self, envelope: Envelope, body: Body, one_way: bool) -> None:
         """Raises DeliveryError if it cannot be handed out."""
         source, msg_id = envelope.header.source, envelope.header.msg_id
         self._charge(source)
-        name = text_of(body, "to")
-        ci = self._cis.get(name)
-        if ci is None or not ci.remote:
-            raise DeliveryError(f"There is no CI '{name}' on this stack.", code="not_found")
+        ci = self._ci_for(envelope, body)
         parcel = self._parcel(envelope, body)
         if one_way:
             self._handouts.hand_out(ci, parcel, NoReplier())
@@ -98,6 +113,19 @@ class Arrivals:
         taken = self._answering.dedup.add((source, msg_id), parcel.left_s)
         self._answering.dedup.deliver(taken, replier, number)
         replier.start(taken)
+
+    def _ci_for(self, envelope: Envelope, body: Body) -> Ci:
+        """The CI that is meant, if the policy lets the origin speak to it. The body names the CI
+        that asks, sealed by its stack, so no relay can put another one in its place."""
+        name, sender = key_of(text_of(body, "to")), text_of(body, "from")
+        size, ref = len(bytes_of(body, "body")), envelope.header.msg_id.hex()
+        # A call says what it uses inside, so whoever serves it asks again (`mcp/serving`).
+        verb = "discover" if text_of(body, "ct") == CALL_TYPE else "message"
+        act = Act(verb, name, caller_ci=sender, size=size, ref=ref)
+        self._rights.require(envelope.header.source, act)
+        ci = self._rights.cis.get(name)
+        assert ci is not None, "nobody is let through to a CI that is not there"
+        return ci
 
     def _parcel(self, envelope: Envelope, body: Body) -> Parcel:
         """The message as its CI gets it; whatever the origin wrote is brought within bounds."""
@@ -119,7 +147,9 @@ class Arrivals:
 
     def _charge(self, source: StackId) -> None:
         """Take one message off what the source may send. Raises DeliveryError `busy`."""
-        rate = self.env.settings.source_rate_per_s
+        settings = self.env.settings
+        own = self._rights.is_own(source)
+        rate = settings.source_rate_per_s if own else settings.foreign_rate_per_s
         if not rate:
             return
         left, at = self._allowances.get(source, (BURST * rate, self.env.now))

@@ -138,8 +138,8 @@ class Ci:
 
     @property
     def remote(self) -> bool:
-        """Whether other stacks may know of it and reach it. "partners" needs grants, which do not
-        exist yet, so it is as closed as "private"."""
+        """Whether every member of the mesh may know of it, so that its record is gossiped. What is
+        for partners goes to these alone (`core/sharing`)."""
         return self.share == "public"
 
     def record(self) -> dict[str, Any]:

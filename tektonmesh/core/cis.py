@@ -9,6 +9,7 @@ is published through `owner`; delivering messages is `handouts`'.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -40,7 +41,16 @@ class Cis:
         self._cis: dict[str, Ci] = {}
         self._ids: dict[str, str] = {}
         self._connections: dict[int, dict[str, None]] = {}
+        self.came: Callable[[str], None] = lambda _key: None
+        """Told of a CI that is registered, or takes messages again."""
+        self.went: Callable[[str, bool], None] = lambda _key, _remote: None
+        """Told of a registration that ended."""
+        self._watchers: list[Callable[[], None]] = []
         self._saved = [(key, row) for (table, key), row in sorted(saved.items()) if table == "ci"]
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """`callback` runs when what others may know of a CI has changed."""
+        self._watchers.append(callback)
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -72,6 +82,7 @@ class Cis:
             self._renew(ci)
             self._update(ci)
             self._watch(ci)
+            self.came(ci.key)
         self._saved.clear()
 
     def register(self, command: RegisterCi) -> dict[str, Any]:
@@ -107,6 +118,7 @@ class Cis:
         self._renew(ci)
         self.env.save("ci", ci.key.encode(), row)
         self._watch(ci, old)
+        self.came(ci.key)
         self.env.notice("ci_registered", ci=ci.name, via=ci.via, new=old is None)
         return self._shown(ci) | {"token": token}
 
@@ -162,6 +174,7 @@ class Cis:
             self._tell_offline(ci, "unhealthy")
         else:
             self._update(ci)
+            self.came(ci.key)
             self.env.notice("ci_up", ci=ci.name)
 
     # --- who may ---------------------------------------------------------------------------------
@@ -233,9 +246,11 @@ class Cis:
         self.env.deadlines.drop(("ci", ci.key))
         self._remove(ci)
         self.env.save("ci", ci.key.encode(), None)
+        self.went(ci.key, ci.remote)
         if ci.remote:
             self._owner.delete(f"ci/{ci.key}")
             self._owner.delete(f"catalog/{ci.key}")
+        self._tell_watchers()
         if ci.how["kind"] == "http":
             self.env.emit(WatchEndpoint(ci.key, None))
         self.env.notice("ci_deregistered", ci=ci.name, reason=reason)
@@ -253,6 +268,11 @@ class Cis:
             self._owner.put(f"catalog/{ci.key}", catalogue)
         else:
             self._owner.delete(f"catalog/{ci.key}")
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        for callback in self._watchers:
+            callback()
 
     def _watch(self, ci: Ci, old: Ci | None = None) -> None:
         """Have the endpoint of an HTTP CI checked, and no longer that of a former one."""

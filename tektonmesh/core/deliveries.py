@@ -21,6 +21,7 @@ from tektonmesh.core.outcomes import Outcomes, Question
 from tektonmesh.core.posts import Posts
 from tektonmesh.core.replica import Replica
 from tektonmesh.core.repliers import LocalReplier, NoReplier
+from tektonmesh.core.rights import Rights
 from tektonmesh.core.sealing import Sealer
 from tektonmesh.core.traces import Traces
 from tektonmesh.errors import DeliveryError
@@ -30,7 +31,13 @@ class Deliveries:
     """What local CIs are asked and what they answer."""
 
     def __init__(
-        self, env: Env, replica: Replica, names: Names, cis: Cis, forwarding: Forwarding
+        self,
+        env: Env,
+        replica: Replica,
+        names: Names,
+        cis: Cis,
+        rights: Rights,
+        forwarding: Forwarding,
     ) -> None:
         self.env = env
         self.sealer = Sealer(env, replica)
@@ -38,10 +45,16 @@ class Deliveries:
         self.traces = Traces(replica, names)
         self.outcomes = Outcomes(env, names, self.traces)
         self._cis = cis
-        self._handouts = Handouts(env)
-        answering = Answering(env, self.sealer, self.posts, forwarding, Dedup(env))
-        arrivals = Arrivals(
-            env, names, cis, sealer=self.sealer, answering=answering, handouts=self._handouts
+        self.rights = rights
+        self._handouts = self.handouts = Handouts(env)
+        answering = self.answering = Answering(env, self.sealer, self.posts, forwarding, Dedup(env))
+        arrivals = self.arrivals = Arrivals(
+            env,
+            names,
+            rights=rights,
+            sealer=self.sealer,
+            answering=answering,
+            handouts=self._handouts,
         )
         self._local: dict[int, tuple[int, Question]] = {}
         forwarding.receive(Kind.REQUEST, arrivals.on_request)
@@ -113,7 +126,8 @@ class Deliveries:
         self._handouts.done(event.delivery, event.body, event.content_type)
 
     def reply_failed(self, event: ReplyFailed) -> None:
-        self._handouts.failed(event.delivery, event.code, event.detail)
+        lost = event.lost
+        self._handouts.failed(event.delivery, event.code, event.detail, lost=lost)
 
     # --- the node --------------------------------------------------------------------------------
 

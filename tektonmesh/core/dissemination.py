@@ -42,6 +42,9 @@ KNOWN_MAX = 512
 whose replica once agreed with ours is assumed to hold what we held before the news; where that is
 wrong it asks, which costs one round trip."""
 
+WHOLE_MAX = 8192
+"""Bytes of an owner that are sent at once to a link of which nothing is known; a guess."""
+
 Asked = tuple[StackId, ContentVersion | None]
 
 
@@ -155,6 +158,11 @@ class Dissemination:
         for owner in owners:
             state.known.pop(owner, None)
 
+    def left_out(self, link: LinkId) -> dict[StackId, None]:
+        """The owners that the peer wants no news of."""
+        state = self._links.get(link)
+        return {} if state is None else state.left_out
+
     # --- what came -------------------------------------------------------------------------------
 
     def on_delta(self, link: LinkId, delta: Delta) -> None:
@@ -166,7 +174,7 @@ class Dissemination:
         owner = head.stack_id
         before = state.known.get(owner)
         held = self.replica.owners.get(owner)
-        double = held is not None and held.signed == delta.head and not held.expired
+        double = held is not None and _can_send(held) and held.signed == delta.head
         if before is not None or delta.base != head.content_version:
             keydoc = delta.keydoc or (before.keydoc if before is not None else None)
             digest = hash_head(delta.head.head)[:8]
@@ -187,7 +195,7 @@ class Dissemination:
             self.want(link, [(owner, None if held is None else held.base)])
         elif result is Applied.UNPROVEN and len(self._unproven) < UNPROVEN_MAX:
             self._unproven[owner] = link
-        elif held is not None and not held.expired and beats(held, head, delta.head):
+        elif held is not None and _can_send(held) and beats(held, head, delta.head):
             # The sender lacks what beats its own; that ends, since any two heads compare alike.
             self._queue(link, state, owner)
         if held is None:
@@ -239,7 +247,7 @@ class Dissemination:
             return
         for owner, have in owners:
             held = self.replica.owners.get(owner)
-            if held is not None and not held.expired:
+            if held is not None and _can_send(held):
                 state.note(owner, Known(None, b"", have, None))
                 self._queue(link, state, owner)
 
@@ -289,6 +297,8 @@ class Dissemination:
             self._forget(owner)
             return
         held = self.replica.owners[owner]
+        if held.outlined:
+            return
         self._grafts.came(owner, held.version)
         if change.kind == "refresh":
             self._refreshed(owner, held, change.link)
@@ -304,7 +314,7 @@ class Dissemination:
                 state.news.pop(owner, None)
                 state.refreshes.pop(owner, None)
                 state.told.pop(owner, None)
-            elif state.eager or floods:
+            elif (state.eager or floods) and not _is_too_much(state, held):
                 self._queue(link, state, owner)
             else:
                 self._queue_ihave(link, state, owner)
@@ -390,7 +400,7 @@ class Dissemination:
         news: list[News] = []
         for owner in told:
             held = self.replica.owners.get(owner)
-            if held is None or held.expired or owner in state.left_out or _has(state, held):
+            if held is None or not _can_send(held) or owner in state.left_out or _has(state, held):
                 continue
             news.append(News(owner, held.version, held.head_hash))
         for at in range(0, len(news), IHAVE_MAX):
@@ -408,7 +418,7 @@ class Dissemination:
         room = FLUSH_BYTES
         for owner in queued:
             held = owners[owner]
-            if held.expired or owner in state.left_out or _has(state, held):
+            if not _can_send(held) or owner in state.left_out or _has(state, held):
                 continue
             if room <= 0:
                 state.news[owner] = None
@@ -436,6 +446,11 @@ class Dissemination:
         return self.replica.delta_for(owner, base, with_keydoc=with_keydoc)
 
 
+def _can_send(held: Held) -> bool:
+    """Whether the records held match the head."""
+    return not (held.expired or held.outlined)
+
+
 def _contradicted(known: Known, held: Held) -> bool:
     """Whether the link holds another head of the version we hold, and so other records."""
     return known.version == held.version and known.head_hash != held.head_hash
@@ -444,6 +459,13 @@ def _contradicted(known: Known, held: Held) -> bool:
 def _has(state: _Link, held: Held) -> bool:
     known = state.known.get(held.head.stack_id)
     return known is not None and known[:2] == (held.version, held.head_hash)
+
+
+def _is_too_much(state: _Link, held: Held) -> bool:
+    """Whether it would have to be sent whole, and is large: a peer that has just joined is told of
+    it, and takes names first (`core/outlines`)."""
+    unknown = not state.agreed and held.head.stack_id not in state.known
+    return unknown and held.record_set.size > WHOLE_MAX
 
 
 def _no_rtt(_link: LinkId) -> float:

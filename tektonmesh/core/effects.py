@@ -5,7 +5,11 @@ the next start: `meta` (epoch, highest hlc), `keydoc` (owner -> packed), `head` 
 `record` (owner | scope | key -> value), `ci` (name -> packed registration), `address`
 (owner or address -> packed), `name` (label -> owner), `peer` (id -> packed state), `floor`
 (owner -> packed version), `proof` (owner -> packed), `leaf` (identity key -> highest issued_at;
-written by the shell), `blob` (BLAKE2b-256 -> the bytes that have it).
+written by the shell), `outbox`, `outnews`, `sent`, `inbox`, `taken`, `lease`, `low`, `gone`
+(durable messages; docs/design/forwarding.md), `blob` (BLAKE2b-256 -> the bytes that have it),
+`terms` (id -> packed terms), `grant` (id of the grant -> packed), `invite` (id of the invite ->
+packed), `witness` (owner -> the end of its audit log that was seen), `audit` (the end of our own,
+by the shell).
 """
 
 from __future__ import annotations
@@ -120,6 +124,14 @@ class Notice:
     data: dict[str, Any]
 
 
+@frozen
+class Audit:
+    """An entry for the audit log: who did what and which rule let it pass or not; no bodies."""
+
+    kind: str
+    data: dict[str, Any]
+
+
 Effect = (
     Send
     | CloseLink
@@ -132,4 +144,5 @@ Effect = (
     | AnswerFailed
     | WatchEndpoint
     | Notice
+    | Audit
 )

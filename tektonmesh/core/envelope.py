@@ -82,6 +82,8 @@ class Kind(IntEnum):
     RESEND = 7
     TRACE = 8
     TRACE_REPLY = 9
+    SHARE = 16
+    WITNESS = 17
 
 
 class Flags(IntFlag):

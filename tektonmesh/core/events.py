@@ -41,6 +41,13 @@ class Saved:
     ticket: int
 
 
+@frozen
+class StoreTrouble:
+    """The disk refuses writes from now on (`refusing`), or takes them again."""
+
+    refusing: bool
+
+
 # --- links ---------------------------------------------------------------------------------------
 
 
@@ -57,6 +64,8 @@ class LinkUp:
     addresses: tuple[str, ...]
     address: str
     outbound: bool
+    invite: bytes = b""
+    """The invite of ours whose secret the peer proved, if that is why it was admitted."""
 
 
 @frozen
@@ -97,6 +106,7 @@ class PeerRefused:
     address: str
     outbound: bool
     reason: str
+    invite: bytes = b""
 
 
 @frozen
@@ -233,6 +243,33 @@ class EvictPeer:
 
 
 @frozen
+class Govern:
+    """The owner of this stack changes its policy: `act` is "terms", "grant", "revoke" or "invite",
+    `params` what it takes (`core/rights`, `core/invites`)."""
+
+    ticket: int
+    act: str
+    params: dict[str, Any]
+
+
+@frozen
+class AskWitnesses:
+    """Ask other stacks which end of this stack's audit log they have seen."""
+
+    ticket: int
+
+
+@frozen
+class AuditState:
+    """The audit log ends here: `number` entries, the `hash` of the last one, signed. `closed` says
+    that it takes no entries, and that acts of other stacks are to be refused meanwhile."""
+
+    number: int
+    hash: bytes
+    closed: bool
+
+
+@frozen
 class Leave:
     """Publish `left`, wait for the neighbours to have it (bounded), then answer."""
 
@@ -259,11 +296,13 @@ class ReplyDone:
 
 @frozen
 class ReplyFailed:
-    """`code` is from the one table: ci_failed, ci_offline, timeout, busy ..."""
+    """`code` is from the one table: ci_failed, ci_offline, timeout, busy ... `lost` says that the
+    CI, or its connection, ended before it had answered."""
 
     delivery: int
     code: str
     detail: str
+    lost: bool = False
 
 
 Event = (
@@ -271,6 +310,7 @@ Event = (
     | WallClock
     | Stalled
     | Saved
+    | StoreTrouble
     | LinkUp
     | LinkDown
     | Received
@@ -290,6 +330,9 @@ Event = (
     | GetBlob
     | AdmitPeer
     | EvictPeer
+    | Govern
+    | AskWitnesses
+    | AuditState
     | Leave
     | ReplyChunk
     | ReplyDone

@@ -47,11 +47,17 @@ class Replier(Protocol):
     All raise LocalError for what cannot be packed, `chunk` and `done` DeliveryError `busy` while
     too much of the reply has not left yet."""
 
+    __slots__ = ()
+
     def chunk(self, data: bytes) -> None: ...
 
     def done(self, body: bytes, content_type: str) -> None: ...
 
     def failed(self, code: str, detail: str) -> None: ...
+
+    def lost(self, detail: str) -> None:
+        """The CI ended, or broke off, before it had answered."""
+        self.failed("ci_failed", detail)
 
 
 class Handouts:
@@ -119,9 +125,12 @@ class Handouts:
         except MeshError as error:
             delivery.replier.failed(_said_by_ci(error), error.detail)
 
-    def failed(self, number: int, code: str, detail: str) -> None:
+    def failed(self, number: int, code: str, detail: str, *, lost: bool = False) -> None:
         delivery = self._close(number)
         if delivery is None:
+            return
+        if lost:
+            delivery.replier.lost(detail)
             return
         try:
             delivery.replier.failed(code if code in CODES else "ci_failed", detail)

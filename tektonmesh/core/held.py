@@ -44,9 +44,9 @@ KEPT_KINDS = ("stack", "addr")
 
 class Held:
     """One owner. `heard` is the instant its newest head came; `expired` means that its lease ran
-    out; `proof` shows that it said two things at once; `doubted` means that a change did not fit
-    our records, so that only a snapshot will do; `quarantined` that a record of it cannot be read,
-    so that none is shown."""
+    out; `outlined` that only its topology records are held yet; `proof` shows that it said two
+    things at once; `doubted` means that a change did not fit our records, so that only a snapshot
+    will do; `quarantined` that a record of it cannot be read, so that none is shown."""
 
     __slots__ = (
         "_codec",
@@ -60,6 +60,7 @@ class Held:
         "heard",
         "keydoc",
         "keydoc_hash",
+        "outlined",
         "previous",
         "proof",
         "quarantined",
@@ -87,7 +88,7 @@ class Held:
         self.has_new_keys = True
         """Whether the key document or its proof came with the present content version."""
         self.proof: Evidence | None = None
-        self.expired = self.quarantined = self.doubted = False
+        self.expired = self.quarantined = self.doubted = self.outlined = False
         self.take_keys(keys)
         self._take_head(head, signed, now)
 
@@ -119,7 +120,7 @@ class Held:
     @property
     def base(self) -> ContentVersion | None:
         """The content version that changes may be based on; None if only a snapshot will do."""
-        whole = not (self.expired or self.equivocated or self.doubted)
+        whole = not (self.expired or self.equivocated or self.doubted or self.outlined)
         return self.content_version if whole else None
 
     @property
@@ -200,7 +201,7 @@ class Held:
             for key in keys:
                 self._values.pop(key, None)
         self.quarantined = self.quarantined and not keys
-        self.doubted = False
+        self.doubted = self.outlined = False
         return keys
 
     def _remember(self, base: ContentVersion, old: RecordSet, keys: tuple[str, ...]) -> None:
@@ -226,7 +227,7 @@ class Held:
     def delta(self, base: ContentVersion | None, *, with_keydoc: bool) -> Delta:
         """The news for somebody who holds `base`: the changes if they are known here, else a
         snapshot."""
-        assert not self.expired, "what is left of an expired owner does not match its head"
+        assert not (self.expired or self.outlined), "these records do not match the head"
         keydoc = self.signed_keydoc if with_keydoc else None
         changes = self._since(base)
         here = self.record_set

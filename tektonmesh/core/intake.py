@@ -76,11 +76,12 @@ class Intake:
         self.leases = leases
         self._accuse = accuse
 
-    def check(self, head: Head, delta: Delta) -> Passed | Applied:
-        """`head` is the delta's, decoded. Raises RemoteError if the delta is malformed, wrongly
-        signed, or does not give the records that its head commits to: each of that could be seen
-        by whoever sent it, who must have looked. Raises NoveltyError instead where the head is of
-        a later version, of which we do not know what it allows."""
+    def check(self, head: Head, delta: Delta, *, outline: bool = False) -> Passed | Applied:
+        """`head` is the delta's, decoded; an `outline` has the topology records only. Raises
+        RemoteError if the delta is malformed, wrongly signed, or does not give the records that
+        its head commits to: each of that could be seen by whoever sent it, who must have looked.
+        Raises NoveltyError instead where the head is of a later version, of which we do not know
+        what it allows."""
         self._check_size(head, delta)
         held = self.owners.get(head.stack_id)
         if not self._has_room(held) or self.trust.refuses(head.stack_id):
@@ -97,12 +98,14 @@ class Intake:
             return Applied.NEED
         if not signed_by(self.env.crypto, keys[0].op_pk, delta.head):
             raise RemoteError("A head is not signed by its owner.")
-        if held is not None:
+        if held is not None and held.signed.head != delta.head.head:
             proof = _contradiction(head, delta.head, keys[1], held)
             if proof is not None:
                 self._accuse(proof)
             if beats(held, head, delta.head):
                 return Applied.CONTRADICTED
+        if outline:
+            return self._check_outline(head, delta, keys)
         return self._check_records(head, delta, keys, held)
 
     def own_head(self, head: Head, signed: SignedHead) -> bool:
@@ -136,9 +139,8 @@ class Intake:
         if held is None:
             return head.version >= self.leases.floor(head.stack_id)
         if signed.head == held.signed.head:
-            return (
-                False  # whoever has the key can sign one head in many ways; that says nothing new
-            )
+            # Whoever has the key can sign one head in many ways; that says nothing new.
+            return held.outlined
         if not beats(held, head, signed):
             return True
         return not held.equivocated and _contradicts(head, signed, held)
@@ -189,6 +191,16 @@ class Intake:
             raise fault(head.minor, error.detail) from None
         if held is not None and _is_same(head, records, held):
             records = held.record_set
+        return Passed(head, delta.head, keys, records)
+
+    @staticmethod
+    def _check_outline(head: Head, delta: Delta, keys: tuple[KeyDoc, SignedKeyDoc]) -> Passed:
+        try:
+            records = RecordSet().changed(delta.puts, delta.deletes)
+        except RemoteError as error:
+            raise fault(head.minor, error.detail) from None
+        if not records.outlines(head.roots):
+            raise RemoteError("The records of an outline do not match the root in its head.")
         return Passed(head, delta.head, keys, records)
 
     def _records_for(self, delta: Delta, held: Held | None) -> RecordSet:

@@ -11,7 +11,7 @@ from typing import Any
 
 from tektonmesh.core.counts import UNCOUNTED, Counts
 from tektonmesh.core.deadlines import Deadlines
-from tektonmesh.core.effects import Effect, Notice, Save, Send
+from tektonmesh.core.effects import Audit, Effect, Notice, Save, Send
 from tektonmesh.core.head import Heads
 from tektonmesh.core.types import Chance, Codec, Crypto, Identity, NodeSettings
 
@@ -52,6 +52,10 @@ class Env:
     def notice(self, kind: str, /, **data: Any) -> None:
         """Say something that people and programs may watch (`docs/reference/events.md`)."""
         self._effects.append(Notice(kind, data))
+
+    def audit(self, kind: str, /, **data: Any) -> None:
+        """An entry for the audit log. No bodies, no secrets."""
+        self._effects.append(Audit(kind, data))
 
     def save(self, table: str, key: bytes, value: bytes | None) -> None:
         """Write (or, with None, delete) one row; durable some time after this turn."""

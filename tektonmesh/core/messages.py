@@ -68,7 +68,7 @@ class Vouch:
 @frozen
 class Delta:
     """The news of one owner. With `base` it holds the changes since that record set; without, it
-    is the full snapshot of the scopes in `scopes`. `keydoc` rides when the receiver may lack it.
+    is the full snapshot of the common scopes. `keydoc` rides when the receiver may lack it.
     `puts` are (scope, key, value), `deletes` (scope, key), both sorted."""
 
     head: SignedHead
@@ -83,6 +83,22 @@ class Want:
     """Send me these owners; `have` is what I hold of each (None: nothing)."""
 
     owners: tuple[tuple[StackId, ContentVersion | None], ...]
+
+
+@frozen
+class WantOutlines:
+    """Send me the outlines of these owners, of whom I hold nothing, before anything else."""
+
+    owners: tuple[StackId, ...]
+
+
+@frozen
+class Outlines:
+    """Snapshots that hold the topology scope only: who owners are and which links they have. `more`
+    of what was asked for follow. Owners that are no larger than this are left out."""
+
+    outlines: tuple[Delta, ...]
+    more: bool
 
 
 @frozen
@@ -233,6 +249,8 @@ Message = (
     | Vouch
     | Delta
     | Want
+    | WantOutlines
+    | Outlines
     | Vector
     | Buckets
     | Refuses
@@ -261,6 +279,8 @@ SEND_CLASS: dict[type, int] = {
     Released: 0,
     Want: 1,
     Delta: 1,
+    WantOutlines: 1,
+    Outlines: 1,
     Buckets: 1,
     Refuses: 1,
     Ihave: 1,

@@ -20,9 +20,11 @@ from tektonmesh.core.deliveries import Deliveries
 from tektonmesh.core.dialling import Dialling
 from tektonmesh.core.dissemination import Dissemination
 from tektonmesh.core.divergence import Divergence
+from tektonmesh.core.durable import Durable
 from tektonmesh.core.effects import Answer, AnswerFailed, CloseLink, Effect
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
+from tektonmesh.core.invites import Invites
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.names import Names
@@ -33,6 +35,8 @@ from tektonmesh.core.proofs import Proofs
 from tektonmesh.core.quotas import Quotas
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.requests import Requests
+from tektonmesh.core.rights import Rights
+from tektonmesh.core.sharing import Sharing
 from tektonmesh.core.sightings import Sightings
 from tektonmesh.core.strikes import HELD_OFF
 from tektonmesh.core.trust import Trust, Verdict
@@ -47,6 +51,7 @@ from tektonmesh.core.types import (
     SignedKeyDoc,
     StackId,
 )
+from tektonmesh.core.witness import Witness
 from tektonmesh.errors import MeshError, NoveltyError, RemoteError
 
 NOVELTY_QUIET_S = 600.0
@@ -98,10 +103,28 @@ class Node:
         self.dialling = Dialling(env, self.replica, self.neighbours, self.trust, saved)
         self.cis = Cis(env, self.owner, saved)
         self.forwarding = Forwarding(env, self.replica, self.paths, self.neighbours)
-        self.deliveries = Deliveries(env, self.replica, self.names, self.cis, self.forwarding)
+        self.rights = Rights(
+            env, self.trust, self.clock, replica=self.replica, cis=self.cis, saved=saved
+        )
+        self.trust.key_epoch_of = self._key_epoch_of
+        self.trust.introduces = self.rights.is_introducer
+        self.invites = Invites(env, self.trust, self.rights, self.clock, saved)
+        self.deliveries = Deliveries(
+            env, self.replica, self.names, self.cis, self.rights, self.forwarding
+        )
         self.requests = Requests(
             env, self.replica, self.names, self.graph, self.forwarding, self.deliveries
         )
+        self.durable = Durable(
+            env, self.clock, self.cis, self.graph, self.forwarding, self.deliveries
+        )
+        self.durable.load(saved)
+        self.requests.with_durable(self.durable)
+        self.sharing = Sharing(
+            env, self.replica, self.cis, self.rights, self.deliveries, self.forwarding
+        )
+        self.witness = Witness(env, self.replica, self.deliveries, self.forwarding, saved)
+        self.requests.shared = self.sharing.record
         self.blobs = Blobs(env, self.replica, self.neighbours, saved)
         self.started = now
         self._novelty_due = now
@@ -125,6 +148,7 @@ class Node:
         self.dialling.start()
         self.antientropy.start()
         self.blobs.start()
+        self.durable.start()
         return self.env.take()
 
     def resume(self, now: float, links: Sequence[tuple[ev.LinkUp, float]]) -> list[Effect]:
@@ -163,12 +187,13 @@ class Node:
             ev.Tick: lambda _event: None,
             ev.WallClock: lambda event: self.clock.on_wall(event.wall_s),
             ev.Stalled: self._stalled,
-            ev.Saved: lambda event: self.owner.saved(event.ticket),
+            ev.Saved: self._saved,
+            ev.StoreTrouble: lambda event: self.durable.commits.trouble(event.refusing),
             ev.LinkUp: self._link_up,
             ev.LinkDown: self._link_down,
             ev.Received: self._received,
             ev.DialFailed: self.dialling.on_failed,
-            ev.PeerRefused: self.trust.on_refused,
+            ev.PeerRefused: self._peer_refused,
             ev.PeerSeen: self.dialling.on_seen,
             ev.RegisterCi: self._command(self.cis.register),
             ev.HeartbeatCi: self._command(self.cis.heartbeat),
@@ -183,6 +208,9 @@ class Node:
             ev.GetBlob: self._command(self.blobs.get),
             ev.AdmitPeer: self._command(self._admit),
             ev.EvictPeer: self._command(self._evict),
+            ev.Govern: self._command(self._govern),
+            ev.AskWitnesses: self._command(self.witness.ask),
+            ev.AuditState: self._audit_state,
             ev.Leave: self._command(self._leave),
             ev.ReplyChunk: self.deliveries.reply_chunk,
             ev.ReplyDone: self.deliveries.reply_done,
@@ -199,6 +227,8 @@ class Node:
             msg.Vouch: self.trust.on_vouch,
             msg.Delta: self.dissemination.on_delta,
             msg.Want: self.dissemination.on_want,
+            msg.WantOutlines: self.antientropy.on_want_outlines,
+            msg.Outlines: self.antientropy.introductions.on_outlines,
             msg.Vector: self._vector,
             msg.Buckets: self.antientropy.on_buckets,
             msg.Refuses: self._refuses,
@@ -243,6 +273,10 @@ class Node:
 
         return run
 
+    def _saved(self, event: ev.Saved) -> None:
+        self.owner.saved(event.ticket)
+        self.durable.commits.saved(event.ticket)
+
     def _stalled(self, event: ev.Stalled) -> None:
         if event.suspended > 0.0:
             self.clock.suspended(event.suspended)
@@ -255,6 +289,10 @@ class Node:
             # It was struck while it shook hands. The dial, if one led here, counts as unanswered.
             self.env.emit(CloseLink(event.link, HELD_OFF, _HELD_OFF_DETAIL))
             return
+        if event.invite and not self.invites.redeem(event):
+            self.env.emit(CloseLink(event.link, "not_admitted", "The invite is used up."))
+            return
+        self.invites.joined(event.stack_id)
         taken = self.neighbours.link_up(event)
         # Also for a second link that was closed again: it tells who lives at that address.
         self.dialling.on_link_up(event)
@@ -274,6 +312,10 @@ class Node:
         self.proofs.link_up(event.link)
         self.forwarding.link_up(event.link)
         self.blobs.link_up(event.link)
+
+    def _peer_refused(self, event: ev.PeerRefused) -> None:
+        self.trust.on_refused(event)
+        self.invites.refused(event)
 
     def _link_down(self, event: ev.LinkDown) -> None:
         neighbour = self.neighbours.links.get(event.link)
@@ -352,8 +394,17 @@ class Node:
         self.dialling.retry_now(event.stack_id)
         return result
 
+    def _audit_state(self, event: ev.AuditState) -> None:
+        self.owner.audit_end = (event.number, event.hash)
+        self.rights.closed = event.closed
+
+    def _govern(self, event: ev.Govern) -> dict[str, Any]:
+        machine = self.invites if event.act in ("invite", "uninvite", "join") else self.rights
+        return machine.govern(event)
+
     def _evict(self, event: ev.EvictPeer) -> dict[str, Any]:
         result = self.trust.evict(event.stack_id)
+        self.rights.forget(event.stack_id)
         self.neighbours.close(event.stack_id, "evicted", "This stack was evicted.")
         self.replica.drop(event.stack_id)
         self.antientropy.evicted()
@@ -366,12 +417,19 @@ class Node:
     def _leave(self, event: ev.Leave) -> None:
         self.dialling.stop()
         self.requests.leaving()
+        self.durable.leaving()
         self.blobs.leaving()
         self.owner.leave(event.ticket)
 
     # --- what machines tell one another ----------------------------------------------------------
 
+    def _key_epoch_of(self, stack_id: StackId) -> int:
+        held = self.replica.owners.get(stack_id)
+        return 0 if held is None else held.keydoc.key_epoch
+
     def _replica_changed(self, change: Change) -> None:
+        if change.kind in ("new", "content") and change.owner != self.env.me:
+            self.trust.keys_changed(change.owner, self._key_epoch_of(change.owner))
         self.quotas.on_change(change)
         self.dissemination.on_change(change)
         self.antientropy.on_change(change)
@@ -381,9 +439,13 @@ class Node:
         self.sightings.on_change(change)
         self.dialling.on_change(change)
         self.requests.on_change(change)
+        self.durable.on_change(change)
+        self.sharing.on_change(change)
+        self.witness.on_change(change)
         self.blobs.on_change(change, change.link)
         self.chronicle.on_change(change)
 
     def _graph_changed(self) -> None:
         self.forwarding.graph_changed()
         self.requests.graph_changed()
+        self.durable.graph_changed()

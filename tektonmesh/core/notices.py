@@ -7,6 +7,8 @@ What a notice carries is decided where it is given.
 from __future__ import annotations
 
 KINDS: dict[str, str] = {
+    "audit_went_back": "The record of another stack shows an older end of its audit log than was "
+    "seen before, or another one: a restored backup, or a log that was replaced.",
     "catalogue_changed": "What the MCP server of a CI of this stack offers has changed.",
     "ci_deregistered": "A CI of this stack is no longer registered; `reason` says why.",
     "ci_gone": "A CI of another stack left the replica (`ci` is its "
@@ -26,6 +28,7 @@ KINDS: dict[str, str] = {
     "was dropped.",
     "clone_fenced": "Another process runs with the identity of this stack; this one withdrew.",
     "converged": "A peer whose replica differed for long holds the same as this one again.",
+    "dead_letter": "A CI of this stack lost a durable message five times; its sender is told.",
     "daemon_started": "The daemon is ready.",
     "envelope_ignored": "A message of a kind unknown here was dropped.",
     "epoch_exhausted": "This identity has no epochs left and can publish nothing more.",
@@ -36,6 +39,8 @@ KINDS: dict[str, str] = {
     "link_recovered": "A suspect link answers again.",
     "link_suspect": "A neighbour does not answer; others are asked about it.",
     "link_up": "A link to a neighbour came up.",
+    "message_row_dropped": "A row of a durable message means nothing to this program and was "
+    "dropped.",
     "mcp_failed": "The MCP server of a CI of this stack cannot be reached or ended; it is tried "
     "again.",
     "mcp_item_dropped": "Something that an MCP server offers is malformed or too large, and is "

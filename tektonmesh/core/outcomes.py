@@ -58,6 +58,12 @@ class Outcomes:
         if question.live:
             self.chunk(question, body)
             body = b""
+        self._emit_reply(question, body, content_type, trace, ms=self._ms(question))
+        self._done(question, ok=True, hops=len(trace) // ENTRY_SIZE)
+
+    def _emit_reply(
+        self, question: Question, body: bytes, content_type: str, trace: bytes, *, ms: float
+    ) -> None:
         hops = self._traces.hops(trace)
         result: dict[str, Any] = {
             "id": question.msg_id.hex(),
@@ -66,11 +72,10 @@ class Outcomes:
             "body": body,
             "content_type": content_type,
             "path": [hop["stack"] for hop in hops] + [self._names.label(question.stack)],
-            "ms": self._ms(question),
+            "ms": ms,
             "hops": hops,
         }
         self.env.emit(Answer(question.ticket, result))
-        self._done(question, ok=True, hops=len(trace) // ENTRY_SIZE)
 
     def accepted(self, question: Question) -> None:
         """A message without a reply is at its destination stack."""
@@ -82,6 +87,26 @@ class Outcomes:
         self.env.emit(AnswerFailed(question.ticket, error.as_dict()))
         if error.code.name != "cancelled":
             self._done(question, ok=False, hops=0)
+
+    # --- durable messages, whose callers may be many or none -------------------------------------
+
+    def taken(self, ticket: int, msg_id: bytes) -> None:
+        """A message is safe on the disk of this stack."""
+        self.env.emit(Answer(ticket, {"id": msg_id.hex(), "accepted": True}))
+
+    def refused(self, ticket: int, error: MeshError) -> None:
+        """This caller gets no reply."""
+        self.env.emit(AnswerFailed(ticket, error.as_dict()))
+
+    def replied(
+        self, question: Question, body: bytes, content_type: str, trace: bytes, ms: float
+    ) -> None:
+        """This caller gets the reply, which may have come before it asked."""
+        self._emit_reply(question, body, content_type, trace, ms=ms)
+
+    def over(self, question: Question, *, ok: bool, trace: bytes) -> None:
+        """A durable message has its end."""
+        self._done(question, ok=ok, hops=len(trace) // ENTRY_SIZE)
 
     def _done(self, question: Question, *, ok: bool, hops: int) -> None:
         self.sent += ok

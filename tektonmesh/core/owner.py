@@ -86,6 +86,8 @@ class Owner:
         self._wanted_size = 0
         self._ci_size = self._ci_count = 0
         self._touched: dict[str, None] = {}
+        self.audit_end: tuple[int, bytes] | None = None
+        """Where the audit log ends; it rides along with the next sign of life."""
         replica.watch_own(self._seen)
         replica.watch_accused(self._accused)
         replica.trust.watch(self._proof_changed)
@@ -179,7 +181,7 @@ class Owner:
     def _publish_self(self) -> None:
         settings, identity = self.env.settings, self.env.identity
         key_id, public = self.env.crypto.prekey()
-        about = {
+        about: dict[str, Any] = {
             "name": identity.name,
             "mesh": identity.mesh,
             "version": str(settings.extra.get("version", "")),
@@ -188,6 +190,9 @@ class Owner:
             "since": self._started_ms // 1000,
             "specialties": list(settings.extra.get("specialties", ())),
         }
+        if self.audit_end is not None:
+            number, digest = self.audit_end
+            about["audit"] = {"n": number, "h": digest}
         self.put("stack/self", about)
         for at, address in enumerate(settings.listen):
             self.put(f"addr/{at}", {"at": address})

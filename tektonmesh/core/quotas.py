@@ -155,6 +155,14 @@ class Quotas:
         self._ask_later(link, owner)
         return False
 
+    def _charge_outlines(self, link: LinkId, peer: StackId, message: msg.Outlines) -> bool:
+        now, count = self._env.now, len(message.outlines)
+        size = HEAD_BYTES * count + sum(
+            size_of(key, value) for outline in message.outlines for _, key, value in outline.puts
+        )
+        fits = self._news.take(peer, max(1.0, count), now) and self._bytes.take(peer, size, now)
+        return fits or self._drop(link, peer)
+
     def _drop(self, link: LinkId, peer: StackId) -> bool:
         self._charge_control(link, peer, None)
         return False
@@ -196,6 +204,8 @@ _CHARGES: dict[type, Callable[[Quotas, LinkId, StackId, Any], bool]] = {
     msg.Bye: Quotas._charge_control,
     msg.Vouch: Quotas._charge_control,
     msg.Want: Quotas._charge_repair,
+    msg.WantOutlines: Quotas._charge_repair,
+    msg.Outlines: Quotas._charge_outlines,
     msg.Vector: Quotas._charge_repair,
     msg.Buckets: Quotas._charge_repair,
     msg.Refuses: Quotas._charge_repair,

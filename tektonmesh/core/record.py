@@ -128,6 +128,13 @@ class RecordSet:
         scopes = sorted(mine | told)
         return all(mine.get(s, EMPTY_ROOT) == told.get(s, EMPTY_ROOT) for s in scopes)
 
+    def outlines(self, roots: dict[int, bytes]) -> bool:
+        """Whether these are exactly the topology records that `roots` commit to."""
+        mine = self.roots()
+        topology = mine.pop(Scope.TOPOLOGY)
+        nothing_else = all(root == EMPTY_ROOT for root in mine.values())
+        return nothing_else and topology == roots.get(Scope.TOPOLOGY, EMPTY_ROOT)
+
     def puts(self, keys: Iterable[str] | None = None) -> tuple[Put, ...]:
         """These records (or all) as a delta carries them, sorted."""
         chosen = self.records if keys is None else keys

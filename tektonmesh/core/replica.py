@@ -188,6 +188,25 @@ class Replica:
             return Applied.NEED
         return found
 
+    def introduce(self, outline: Delta, link: LinkId) -> Applied:
+        """Hold the outline of an owner that nothing is known of (`core/outlines`). It is not saved
+        and not counted in the print: the owner is missing until it comes whole. Raises RemoteError
+        as `apply` does."""
+        head = self.read_head(outline.head)
+        if head.stack_id == self.env.me or head.stack_id in self.owners:
+            return Applied.STALE
+        found = self._intake.check(head, outline, outline=True)
+        if not isinstance(found, Passed):
+            return found
+        if len(self.owners) >= OWNERS_MAX:
+            self._leases.make_room()
+        records = found.records
+        held = Held(self.env.codec, head, found.signed, found.keys, records, self.env.now)
+        held.outlined = True
+        self.owners[head.stack_id] = held
+        self._keep(held, "new", tuple(sorted(records.records)), link)
+        return Applied.APPLIED
+
     def _apply_own(self, head: Head, signed: SignedHead) -> Applied:
         """A head of ours comes back: of now, of before a restart, or of a clone of this stack."""
         own = self.owners.get(self.env.me)
@@ -200,7 +219,7 @@ class Replica:
     def _store(self, passed: Passed, link: LinkId) -> Applied:
         owner = passed.head.stack_id
         before = self.owners.get(owner)
-        if before is None or before.expired:
+        if before is None or before.expired or before.outlined:
             return self._store_new(passed, before, link)
         held, old, rows = own_held(self.owners, owner), before.record_set, []
         fresh_keys = held.signed_keydoc != passed.keys[1]
@@ -221,18 +240,20 @@ class Replica:
         self.env.counts.apply_latency.add(self.age_s(held))
         return Applied.APPLIED
 
-    def _store_new(self, passed: Passed, expired: Held | None, link: LinkId) -> Applied:
+    def _store_new(self, passed: Passed, before: Held | None, link: LinkId) -> Applied:
+        """Of what an owner `before` left behind when it expired something is on disk; of an outline
+        nothing is."""
         owner = passed.head.stack_id
-        if expired is None and len(self.owners) >= OWNERS_MAX:
+        if before is None and len(self.owners) >= OWNERS_MAX:
             self._leases.make_room()
         held = Held(
             self.env.codec, passed.head, passed.signed, passed.keys, passed.records, self.env.now
         )
         self.owners[owner] = held
-        old = RecordSet() if expired is None else expired.record_set
+        old = before.record_set if before is not None and before.expired else RecordSet()
         differ = differing(old, held.record_set)
         rows = list(shelf.record_rows(owner, old, held.record_set, differ))
-        held.proof = None if expired is None else expired.proof
+        held.proof = None if before is None else before.proof
         if self._outdo_proof(held):
             rows.append(shelf.proof_row(self.env, held))
         both = shelf.keydoc_row(self.env, held), shelf.head_row(self.env, held)
@@ -323,8 +344,9 @@ class Replica:
 
 
 def _entry(held: Held) -> bytes | None:
-    """What of an owner counts in the fingerprint; nothing once it has expired."""
-    return None if held.expired else entry_of(held.head, held.proof_digest)
+    """What of an owner counts in the fingerprint; nothing once it has expired, or before it is held
+    whole."""
+    return None if held.expired or held.outlined else entry_of(held.head, held.proof_digest)
 
 
 def _kind(held: Held, changed: tuple[str, ...] | None) -> str:

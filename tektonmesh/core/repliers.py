@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tektonmesh.core.handouts import Replier
 from tektonmesh.core.outcomes import COLLECT_MAX, Outcomes, Question
 from tektonmesh.errors import DeliveryError
 
@@ -19,7 +20,7 @@ def outcome_of(code: str) -> str:
     return "released" if code in CERTAIN else "indeterminate"
 
 
-class NoReplier:
+class NoReplier(Replier):
     """Nobody waits for the answer of a one-way message."""
 
     def chunk(self, data: bytes) -> None:
@@ -32,7 +33,7 @@ class NoReplier:
         """Not wanted."""
 
 
-class LocalReplier:
+class LocalReplier(Replier):
     """A caller on this stack. `over` is called once, when it has its answer."""
 
     def __init__(self, outcomes: Outcomes, question: Question, over: Callable[[], object]) -> None:

@@ -6,6 +6,7 @@ lying. Parts are put in order here; what follows for the message is `requests`'.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tektonmesh.core.deliveries import Deliveries
@@ -36,6 +37,8 @@ class Replies:
         self._sealer = deliveries.sealer
         self._traces = deliveries.traces
         self._outcomes = deliveries.outcomes
+        self.otherwise: Callable[[Envelope], None] = lambda _envelope: None
+        """Takes what answers none of these messages."""
         forwarding.receive(Kind.REPLY, self._on_reply)
         forwarding.receive(Kind.CHUNK, self._on_chunk)
         forwarding.receive(Kind.RECEIPT, self._on_receipt)
@@ -92,7 +95,10 @@ class Replies:
         """The message this answers and the body; None unless its own destination says it."""
         header = envelope.header
         pending = self._requests.find(header.reply_to)
-        if pending is None or pending.question.stack != header.source:
+        if pending is None:
+            self.otherwise(envelope)
+            return None
+        if pending.question.stack != header.source:
             return None
         try:
             return pending, self._sealer.open(envelope)

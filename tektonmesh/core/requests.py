@@ -8,7 +8,8 @@ decide, reading what comes back is `replies`', and getting a copy there is `forw
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from tektonmesh.core.copies import Copies
 from tektonmesh.core.deliveries import Deliveries
@@ -20,13 +21,18 @@ from tektonmesh.core.machine import Env
 from tektonmesh.core.names import Names
 from tektonmesh.core.outcomes import Question
 from tektonmesh.core.pending import Pending, Window
+from tektonmesh.core.policy import Act
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.replies import Replies
 from tektonmesh.core.tracing import Tracing
 from tektonmesh.core.types import StackId, StackState
 from tektonmesh.errors import DeliveryError, LocalError
 
+if TYPE_CHECKING:
+    from tektonmesh.core.durable import Durable
+
 CANCEL_WITHIN_S = 10.0
+DURABLE_OPTIONS = {"durable": None, "key": None}.keys()
 GONE = (StackState.LEFT, StackState.DEREGISTERED)
 """What a stack is when there is nothing to wait for."""
 
@@ -55,9 +61,17 @@ class Requests:
         self._tickets: dict[int, Pending] = {}
         self._windows: dict[StackId, Window] = {}
         self._leaving = False
+        self.shared: Callable[[StackId, str], dict[str, Any] | None] = _nothing_shared
+        """The record of a CI that a stack shares with this one alone; told by `core/sharing`."""
         self.copies = Copies(env, self, graph, forwarding, self._sealer)
         self._tracing = Tracing(env, names, forwarding, deliveries)
         self._replies = Replies(env, self, forwarding, deliveries)
+        self._durable: Durable | None = None
+
+    def with_durable(self, durable: Durable) -> None:
+        """Durable messages, and those with a key, are `durable`'s, and so is what answers them."""
+        self._durable = durable
+        self._replies.otherwise = durable.on_answer
 
     # --- reads -----------------------------------------------------------------------------------
 
@@ -99,7 +113,12 @@ class Requests:
             )
         wanted_s = command.timeout_s if command.timeout_s > 0 else settings.request_timeout_s
         timeout_s = min(wanted_s, settings.request_timeout_max_s)
-        if stack == self.env.me:
+        if self._durable is not None and (command.options.keys() & DURABLE_OPTIONS):
+            if stack != self.env.me:
+                act = Act("message", ci, caller_ci=command.sender, size=len(command.body))
+                self._deliveries.rights.require_use(stack, act)
+            self._durable.accept(command, stack, ci, timeout_s)
+        elif stack == self.env.me:
             self._deliveries.send_local(command, ci, timeout_s)
         else:
             self._send_remote(command, stack, ci, timeout_s)
@@ -107,6 +126,8 @@ class Requests:
     def cancel(self, ticket: int) -> None:
         """Nobody waits for `ticket` any more; the destination is told."""
         pending = self._tickets.get(ticket)
+        if pending is None and self._durable is not None and self._durable.outbox.cancel(ticket):
+            return
         if pending is None:
             if not self._deliveries.cancel_local(ticket):
                 self._tracing.cancel(ticket)
@@ -136,10 +157,14 @@ class Requests:
 
     def _send_remote(self, command: SendMessage, stack: StackId, ci: str, timeout_s: float) -> None:
         assert command.ticket not in self._tickets, "a ticket is used once"
+        msg_id = self._sealer.new_id()
+        size, ref = len(command.body), msg_id.hex()
+        act = Act("message", ci, caller_ci=command.sender, size=size, ref=ref)
+        self._deliveries.rights.require_use(stack, act)
         self._check_known(stack, ci)
         question = Question(
             ticket=command.ticket,
-            msg_id=self._sealer.new_id(),
+            msg_id=msg_id,
             stack=stack,
             ci=ci,
             sender=command.sender,
@@ -173,7 +198,7 @@ class Requests:
             raise DeliveryError(f"'{ci}@{label}' takes no messages at present.", code="ci_offline")
 
     def _record_of(self, stack: StackId, ci: str) -> dict[str, Any]:
-        record = self._replica.owners[stack].value(f"ci/{ci}")
+        record = self._replica.owners[stack].value(f"ci/{ci}") or self.shared(stack, ci)
         if record is None:
             label = self._names.label(stack)
             raise DeliveryError(f"There is no CI '{ci}' on the stack '{label}'.", code="not_found")
@@ -240,3 +265,7 @@ class Requests:
             del self._windows[stack]
         for freed in following if not self._leaving else ():
             self.copies.begin(freed)
+
+
+def _nothing_shared(_stack: StackId, _ci: str) -> dict[str, Any] | None:
+    return None

@@ -11,6 +11,9 @@ Bodies, by kind (docs/design/forwarding.md):
     CHUNK    data, off            RECEIPT  tr             CANCEL   nothing
     NACK     code, detail, out (outcome), and for `unknown_key` id, pk (the newest prekey)
     RESEND   off                  TRACE_REPLY  tr, rep (reports of the hops)
+What durable messages add is listed in `durable`.
+    SHARE    v (version), cis (the records that are shared with this partner alone)
+    WITNESS  a question has nothing, its answer n, h, at (the end of the asker's audit log)
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ CLASS_OF: dict[Kind, SendClass] = {
     Kind.RESEND: SendClass.CONTROL,
     Kind.TRACE: SendClass.INTERACTIVE,
     Kind.TRACE_REPLY: SendClass.INTERACTIVE,
+    Kind.SHARE: SendClass.INTERACTIVE,
+    Kind.WITNESS: SendClass.INTERACTIVE,
 }
 
 TTL_MIN_MS = 1000

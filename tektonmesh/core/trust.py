@@ -37,12 +37,16 @@ VOUCHER_MS = 30 * 86_400_000
 DEPTH_MAX = 3
 """Vouchers between an accepted stack and one that was admitted by hand."""
 PER_ISSUER_MAX = 256
+OLD_KEYS = "old_keys"
+BY_HAND = ("approved", "invited")
+"""Reasons that are a decision of this stack's people, once for all."""
 
 
 @frozen
 class Verdict:
-    """Whether a peer is admitted. `reason` is "allowed", "approved" or "secret"; or, if it is
-    not, "evicted", "self", "bad_keydoc", "held_off" or "pending"."""
+    """Whether a peer is admitted. `reason` is "allowed", "approved", "invited", "introduced" or
+    "secret"; or, if it is not, "evicted", "self", "bad_keydoc", "held_off", "bad_invite",
+    "old_keys" or "pending"."""
 
     admitted: bool
     reason: str
@@ -81,6 +85,11 @@ class Trust:
         self._accepted: dict[StackId, tuple[KeyDoc, _Standing]] = {}
         self._vouched: dict[StackId, dict[StackId, int]] = {}
         self._watchers: list[Callable[[], None]] = []
+        self.key_epoch_of: Callable[[StackId], int] = lambda _stack_id: 0
+        """The newest key epoch that is known of a stack; told by whoever has the replica."""
+        self._epochs: dict[LinkId, int] = {}
+        self.introduces: Callable[[StackId], bool] = lambda _stack_id: False
+        """Whether the vouchers of a stack admit others; told by `core/rights`."""
         for (table, key), packed in saved.items():
             if table == "peer" and (peer := _read_peer(env, packed)) is not None:
                 self._peers[key] = peer
@@ -101,17 +110,40 @@ class Trust:
             return Verdict(False, "self")
         if not self._keydoc_is_of(stack_id, keydoc):
             return Verdict(False, "bad_keydoc")
+        if kd.KeyDoc.decode(self.env.codec, keydoc.doc).key_epoch < self.key_epoch_of(stack_id):
+            return Verdict(False, OLD_KEYS)
         if self.strikes.held_off_s(stack_id) > 0.0:
             return Verdict(False, HELD_OFF)
         if stack_id in self.env.settings.allowed_ids:
             return Verdict(True, "allowed")
         held = self._peers.get(stack_id)
         admitted = held is not None and held.state == "admitted"
-        if held is not None and admitted and held.reason == "approved":
-            return Verdict(True, "approved")
+        if held is not None and admitted and held.reason in BY_HAND:
+            return Verdict(True, held.reason)
+        if self._is_introduced(stack_id, keydoc):
+            return Verdict(True, "introduced")
         if proved_secret and (admitted or not self._by_approval()):
             return Verdict(True, "secret")
         return Verdict(False, "pending")
+
+    def _is_introduced(self, stack_id: StackId, signed: SignedKeyDoc) -> bool:
+        """Whether a stack that was admitted by hand, and may introduce others, vouches for this
+        one. What is introduced can introduce nobody: its own issuers must be admitted by hand."""
+        _mac, vouchers = kd.read_proof(self.env.codec, signed.proof)
+        for voucher in self._readable(vouchers):
+            issuer = voucher.voucher.issuer
+            if not self.introduces(issuer) or not self._is_by_hand(issuer):
+                continue
+            known = self._accepted.get(issuer)
+            current = self._is_current(voucher.voucher, stack_id)
+            if current and known and voucher.signed_by(self.env.crypto, known[0].op_pk):
+                return True
+        return False
+
+    def _is_by_hand(self, stack_id: StackId) -> bool:
+        held = self._peers.get(stack_id)
+        by_hand = held is not None and held.state == "admitted" and held.reason in BY_HAND
+        return by_hand or (stack_id in self.env.settings.allowed_ids and not self.refuses(stack_id))
 
     def _keydoc_is_of(self, stack_id: StackId, signed: SignedKeyDoc) -> bool:
         try:
@@ -131,6 +163,19 @@ class Trust:
         held = self._peers.get(stack_id)
         return held is not None and held.state == "evicted"
 
+    def role_of(self, stack_id: StackId) -> str:
+        """In which role this id is admitted: by this stack's people, or by vouchers of those it
+        accepts. Empty for any other."""
+        held = self._peers.get(stack_id)
+        if held is not None and held.state == "evicted":
+            return ""
+        introduced = held is not None and held.reason == "introduced"
+        admitted = held is not None and held.state == "admitted" and not introduced
+        if stack_id in self.env.settings.allowed_ids or admitted:
+            return "member"
+        accepted = self._accepted.get(stack_id)
+        return accepted[1].role if accepted is not None else ""
+
     def evicted(self) -> list[StackId]:
         """The ids evicted here, sorted."""
         return sorted(one for one, peer in self._peers.items() if peer.state == "evicted")
@@ -142,18 +187,30 @@ class Trust:
             self.env.emit(CloseLink(event.link, "evicted", "This stack was evicted."))
             return
         self._linked[event.link] = event.stack_id
+        self._epochs[event.link] = kd.KeyDoc.decode(self.env.codec, event.keydoc.doc).key_epoch
         peer = self._peers.setdefault(event.stack_id, _Peer("admitted"))
         if peer.state != "admitted" or not peer.reason:
             by_hand = event.stack_id in self.env.settings.allowed_ids
-            peer.state, peer.reason = "admitted", "allowed" if by_hand else "secret"
+            other = "secret" if self.env.settings.mesh_keys else "introduced"
+            peer.state, peer.reason = "admitted", "allowed" if by_hand else other
         peer.name, peer.last_seen = event.name, self.clock.now_ms() // 1000
         self._save(event.stack_id)
         self._bound(("admitted",), ADMITTED_MAX)
         if not self.env.settings.mesh_keys:
             self._vouch_for(event)
 
+    def keys_changed(self, stack_id: StackId, key_epoch: int) -> None:
+        """A newer key document of a stack is here: links under its old keys end. Whoever holds
+        these may be a thief."""
+        for link, linked in list(self._linked.items()):
+            if linked == stack_id and self._epochs.get(link, 0) < key_epoch:
+                detail = "This stack has newer keys than those of this link."
+                self.env.emit(CloseLink(link, OLD_KEYS, detail))
+                self.env.audit("old_keys", stack=show_id(stack_id), key_epoch=key_epoch)
+
     def link_down(self, link: LinkId) -> None:
         """Until now the peer was seen."""
+        self._epochs.pop(link, None)
         peer = self._peers.get(self._linked.pop(link, b""))
         if peer is not None:
             peer.last_seen = self.clock.now_ms() // 1000
@@ -202,7 +259,18 @@ class Trust:
         self.strikes.forgive(stack_id)
         self._save(stack_id)
         self._notice("peer_admitted", stack_id)
+        self.env.audit("approve", stack=show_id(stack_id), name=peer.name)
         return {"id": show_id(stack_id), "name": peer.name, "state": "admitted"}
+
+    def invited(self, stack_id: StackId, name: str) -> None:
+        """Admit this id from now on: it proved the secret of an invite."""
+        assert not self.refuses(stack_id), "an eviction is permanent"
+        peer = self._peers.setdefault(stack_id, _Peer("admitted"))
+        peer.state, peer.name = "admitted", name
+        if peer.reason != "approved":
+            peer.reason = "invited"
+        self._save(stack_id)
+        self._notice("peer_admitted", stack_id)
 
     def evict(self, stack_id: StackId) -> dict[str, Any]:
         """Refuse this id for ever. `rotate_secret` says that it knows the mesh secret and could
@@ -216,6 +284,7 @@ class Trust:
         self.release(stack_id)
         self._save(stack_id)
         self._notice("peer_evicted", stack_id)
+        self.env.audit("evict", stack=show_id(stack_id), name=peer.name)
         rotate = bool(self.env.settings.mesh_keys)
         shown = {"id": show_id(stack_id), "name": peer.name, "state": "evicted"}
         return shown | {"rotate_secret": rotate}
@@ -264,9 +333,7 @@ class Trust:
 
     def _standing(self, stack_id: StackId, proof: bytes) -> _Standing | None:
         mac, vouchers = kd.read_proof(self.env.codec, proof)
-        held = self._peers.get(stack_id)
-        approved = held is not None and held.state == "admitted" and held.reason == "approved"
-        if approved or stack_id == self.env.me or stack_id in self.env.settings.allowed_ids:
+        if stack_id == self.env.me or self._is_by_hand(stack_id):
             return _Standing("member", 0)
         for mesh_key in self.env.settings.mesh_keys:
             if hmac.compare_digest(membership_mac(mesh_key, stack_id), mac):
@@ -376,7 +443,7 @@ class Trust:
         found = [
             stack_id
             for stack_id, peer in self._peers.items()
-            if peer.state in states and peer.reason not in ("allowed", "approved")
+            if peer.state in states and peer.reason not in ("allowed", *BY_HAND)
         ]
         for stack_id in found[: max(0, len(found) - most)]:
             if self._peers.pop(stack_id).state == "admitted":

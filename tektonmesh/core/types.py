@@ -144,6 +144,10 @@ class Codec(Protocol):
 
     def pack(self, value: Any) -> bytes: ...
 
+    def pack_flat(self, value: list[Any]) -> bytes:
+        """As `pack`, for our own lists without maps in them, which need no ordering."""
+        ...
+
     def unpack(self, data: bytes) -> Any:
         """Raises RemoteError on anything malformed, not canonical, or over the limits."""
         ...
@@ -241,7 +245,31 @@ class NodeSettings:
     dedup_max: int = 100_000
     inbox_per_ci_max: int = 1000
     source_rate_per_s: float = 0.0
-    """Messages per second and source stack; 0 is no limit."""
+    """Messages per second and source stack of one's own; 0 is no limit."""
+    foreign_rate_per_s: float = 50.0
+    """The same for stacks of others, which share our CIs with whom they do not know. A guess: a
+    person and some agents behind each; a burst of four seconds' worth is let through."""
+
+    # Durable messages (docs/design/forwarding.md).
+    durable_ttl_s: float = 86_400.0
+    durable_ttl_max_s: float = 7 * 86_400.0
+    """Prekeys are kept for a day more."""
+    outbox_bytes: int = 256 << 20
+    outbox_messages: int = 50_000
+    outbox_per_stack: int = 10_000
+    inbox_bytes: int = 256 << 20
+    inbox_messages: int = 50_000
+    inbox_per_ci: int = 10_000
+    marks_max: int = 200_000
+    """Messages of which a destination knows that it had them; some 400 bytes each."""
+    marks_per_stack: int = 20_000
+    """The same of one origin, so that none fills the memory for all."""
+    delivery_lease_s: float = 900.0
+    """How long a CI may have a durable message before it gets it again."""
+    deliveries_max: int = 5
+    """A CI that lost a message so often does not get it again."""
+    ci_memory_s: float = 86_400.0
+    """Messages wait for a CI that was here within this."""
 
     # Blobs (docs/design/blobs.md).
     blob_bytes: int = 64 << 20

@@ -6,6 +6,7 @@ private ones as well. Who may be told what is the doors' and policy's matter.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from tektonmesh.core.ci import OFFLINE, UP, key_of
@@ -156,14 +157,24 @@ def cis_of(node: Node, owner: StackId) -> list[Row]:
     if state in _GONE:
         return []
     rows = []
-    for key in node.replica.owners[owner].keys("ci"):
-        value = _value(node, owner, key)
+    for key, value in _records(node, owner):
         name = _text(value, "name")
         # The key decides who is meant; a record that shows another name would deceive people.
         if NAME.fullmatch(key_of(name)) is not None and key == f"ci/{key_of(name)}":
             shown = UP if value.get("state") == UP else OFFLINE
             rows.append(_row(node, owner, value, shown if state == StackState.UP else str(state)))
     return rows
+
+
+def _records(node: Node, owner: StackId) -> Iterator[tuple[str, Row]]:
+    """What the owner tells everybody, then what it tells this stack alone; each CI once."""
+    public = node.replica.owners[owner].keys("ci")
+    for key in public:
+        yield key, _value(node, owner, key)
+    told = dict.fromkeys(public)
+    for ci, value in node.sharing.of(owner).items():
+        if f"ci/{ci}" not in told:
+            yield f"ci/{ci}", value
 
 
 def _row(node: Node, owner: StackId, value: Row, state: str) -> Row:
@@ -187,7 +198,7 @@ def _record_of(node: Node, owner: StackId, ci: str) -> Row:
         own = node.cis.get(ci)
         assert own is not None, "a listed CI is registered"
         return own.record()
-    return _value(node, owner, f"ci/{ci}")
+    return _value(node, owner, f"ci/{ci}") or node.sharing.record(owner, ci) or {}
 
 
 def _value(node: Node, owner: StackId, key: str) -> Row:

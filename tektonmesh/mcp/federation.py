@@ -16,7 +16,7 @@ import trio
 
 from tektonmesh.core import events as ev
 from tektonmesh.core.ci import OFFLINE
-from tektonmesh.core.ids import show_id
+from tektonmesh.core.ids import parse_id, show_id
 from tektonmesh.core.replica import Change
 from tektonmesh.core.types import StackId
 from tektonmesh.core.views_cis import cis_of
@@ -107,7 +107,8 @@ class Federation:
 
     def may(self, verb: str, entry: Entry, item: str = "") -> bool:
         """Whether this stack lets its own callers use that (the owner judges for itself)."""
-        return rules.may(self._daemon.config, verb, own=entry.local, ci=entry.ci, item=item)
+        owner = parse_id(entry.stack_id)
+        return rules.may_use(self._daemon.node, owner, verb, entry.ci, item)
 
     def pin_of(self, entry: Entry, kind: str, item: cat.Item) -> Pin:
         return Pin(entry.stack_id, entry.ci.lower(), kind, str(item[cat.KEY_OF[kind]]))

@@ -1,14 +1,17 @@
-"""Who may see and use what of MCP: the one question that every face asks.
+"""Who may see and use what of MCP: the policy of `core/rights`, in the words of MCP.
 
-It knows what a mesh grants by default: in a mesh of one's own stacks members use one another's
-tools, resources and prompts; in any other they may discover what is shared, and use nothing. It is
-asked by the owner before a call, and by the caller before a list, a search, a description and a
-call, so that what is denied is absent from all of them alike.
+It is asked by the owner before a call, and by the caller before a list, a search, a description and
+a call, so that what is denied here is absent from all of them alike.
 """
 
 from __future__ import annotations
 
-from tektonmesh.config import Config
+from typing import Any
+
+from tektonmesh.core.ci import key_of
+from tektonmesh.core.node import Node
+from tektonmesh.core.policy import Act
+from tektonmesh.core.types import StackId
 
 DISCOVER = "discover"
 USE = {
@@ -21,8 +24,14 @@ USE = {
 """The verb of each method."""
 
 
-def may(config: Config, verb: str, *, own: bool, ci: str, item: str = "") -> bool:
-    """Whether `verb` on an item of a CI is granted; `own` says that asker and owner are one
-    stack."""
-    assert ci, "what is asked about belongs to a CI"
-    return own or bool(config.secret) or verb == DISCOVER
+def reads_only(tool: dict[str, Any] | None) -> bool:
+    """Whether a tool says that it changes nothing; one that says nothing may."""
+    hints = (tool or {}).get("annotations")
+    return isinstance(hints, dict) and hints.get("readOnlyHint") is True
+
+
+def may_use(node: Node, owner: StackId, verb: str, ci: str, item: str = "") -> bool:
+    """Whether callers here may do that at that stack: the import policy. What its owner grants is
+    known to the owner alone."""
+    act = Act(verb if verb == DISCOVER else f"{verb}:{item}", key_of(ci))
+    return owner == node.env.me or node.rights.check_use(owner, act).allowed

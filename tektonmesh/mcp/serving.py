@@ -19,8 +19,9 @@ from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_PARAMS, METHOD_
 from tektonmesh.api.tasks import helpers
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
-from tektonmesh.core.ci import CALL_TYPE
-from tektonmesh.errors import MeshError
+from tektonmesh.core.ci import CALL_TYPE, key_of
+from tektonmesh.core.policy import Act
+from tektonmesh.errors import DeliveryError, MeshError
 from tektonmesh.mcp import frames, rules
 from tektonmesh.mcp.arguments import Arguments
 from tektonmesh.mcp.parked import can_answer, may_be_asked
@@ -96,10 +97,8 @@ class Serving:
         node = self._daemon.node
         own = source == node.names.label(node.env.me)
         item = str(params.get("name") or params.get("uri") or "")
-        config = self._daemon.config
-        if not rules.may(config, rules.USE[method], own=own, ci=effect.ci, item=item):
-            # What one may not use answers as missing; being refused would tell that it is there.
-            raise MCPError(INVALID_PARAMS, f"There is no '{item}' here.")
+        if not own:
+            self._require(effect, source, method, item)
         server = self._servers.get(effect.ci)
         if server is None:
             raise MeshError(f"'{effect.ci}' has no MCP server.", code="not_found")
@@ -130,6 +129,31 @@ class Serving:
             if method == "subscriptions/listen":
                 await self._listen(server, params, talk)
             return frames.result_line(await self._call(server, method, params, source, talk))
+
+    def _require(self, effect: fx.Deliver, source: str, method: str, item: str) -> None:
+        """Let the call of another stack through the policy, and say so in the audit log. What it
+        may not discover answers as missing; being refused would tell that it is there. Raises
+        MCPError or MeshError."""
+        node = self._daemon.node
+        server = self._servers.get(effect.ci)
+        catalogue = None if server is None else server.catalogue
+        tool = catalogue.find("tools", item) if catalogue and method == "tools/call" else None
+        caller, ref = effect.sender.rpartition("@")[0], effect.msg_id.hex()
+        reads = rules.reads_only(tool)
+        act = Act(
+            f"{rules.USE[method]}:{item}",
+            key_of(effect.ci),
+            caller_ci=caller,
+            size=len(effect.body),
+            effects=not reads,
+            ref=ref,
+        )
+        try:
+            node.rights.require(node.names.resolve_stack(source), act)
+        except DeliveryError as error:
+            if error.code.name == "not_found":
+                raise MCPError(INVALID_PARAMS, f"There is no '{item}' here.") from None
+            raise
 
     # --- one call --------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import trio
 
 from tektonmesh.config import Config
+from tektonmesh.core.node import Node
 from tektonmesh.core.types import Saved
 from tektonmesh.errors import MeshError
 from tektonmesh.net import identity as identities
@@ -20,7 +21,6 @@ from tektonmesh.net.link import LinkContext, LinkRefused
 from tektonmesh.net.store import Store
 from tektonmesh.net.tls import SeenLeaves, issue_leaf
 from tektonmesh.net.wallclock import wall_s
-from tektonmesh.wire.handshake import Judge
 from tektonmesh.wire.keys import mesh_key_of
 
 _LOG = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Credentials:
         identities.renew_prekey(self._home, self.keys, _wall_ms())
 
     def open(
-        self, saved: Saved, store: Store, listen: Callable[[], Iterable[str]], judge: Judge
+        self, saved: Saved, store: Store, listen: Callable[[], Iterable[str]], node: Node
     ) -> None:
         """Issue the certificate of this start; `context` works from here on."""
         known = {
@@ -62,7 +62,9 @@ class Credentials:
             leaf=issue_leaf(self.keys, identities.next_issued_at(self._home, _wall_ms())),
             mesh_keys=self.mesh_keys,
             listen=listen,
-            judge=judge,
+            judge=node.judge,
+            judge_invite=node.invites.judge,
+            invite_for=node.invites.shows,
             seen=SeenLeaves(known, save),
         )
 

@@ -31,6 +31,7 @@ from tektonmesh.errors import MeshError, StoreError
 from tektonmesh.net import mdns
 from tektonmesh.net.addresses import dialable, parse_ip
 from tektonmesh.net.asks import Asks, Heard, Make
+from tektonmesh.net.auditing import Auditing
 from tektonmesh.net.chance import SystemChance
 from tektonmesh.net.credentials import Credentials
 from tektonmesh.net.dial import Dialler
@@ -44,6 +45,7 @@ from tektonmesh.net.notices import Item, Notices
 from tektonmesh.net.reach import Reach
 from tektonmesh.net.rounds import Rounds
 from tektonmesh.net.store import Store
+from tektonmesh.net.tokens import Tokens
 from tektonmesh.net.wallclock import tell_wall_time, wall_s
 from tektonmesh.net.watchdog import keep_beating
 from tektonmesh.wire.codec import Codec
@@ -80,6 +82,17 @@ class Daemon:
         self.stopping = trio.Event()
         self.failure: BaseException | None = None
         self.notices = Notices()
+        self.auditing = Auditing(
+            config,
+            credentials.identity,
+            credentials.keys,
+            saved=saved,
+            store=store,
+            notices=self.notices,
+        )
+        self.tokens = Tokens(
+            store, saved, lambda kind, **data: self.auditing.entry(fx.Audit(kind, data))
+        )
         self._credentials = credentials
         self._store = store
         self._sockets = sockets
@@ -92,7 +105,7 @@ class Daemon:
         """The connection (`attach`) that takes calls of MCP for all CIs; 0 while there is none."""
         self._drive = Drive(lambda now: self._make_node(now, saved))
         self.node = self._drive.node
-        credentials.open(saved, store, lambda: self.listen, self.node.judge)
+        credentials.open(saved, store, lambda: self.listen, self.node)
         near_only = config.lan and config.secret == (LAN_TEST_SECRET,)
         inject, spawn = self._drive.inject, self._spawn
         self._asks = Asks(inject)
@@ -235,7 +248,8 @@ class Daemon:
             fx.AnswerChunk: self._asks.answer_chunk,
             fx.AnswerFailed: self._asks.answer_failed,
             fx.WatchEndpoint: self._health.watch,
-            fx.Notice: self.notices.take,
+            fx.Notice: self.auditing.notice,
+            fx.Audit: self.auditing.entry,
         }
 
     def _deliver(self, effect: fx.Deliver) -> None:
@@ -272,11 +286,13 @@ class Daemon:
         inject = self._drive.inject
         self.notices.say("daemon_started", name=self.config.name, listen=self.listen)
         self._drive.start(self._hands())
+        self.auditing.begin(inject, name=self.config.name, version=__version__, lan=self.config.lan)
         for sock in self._sockets:
             self._keep("listener", self._listener.serve, sock)
         self._keep("drive", self._drive.keep_time)
         self._keep("drive", self._watch_drive)
         self._keep("store", self._store.run, self._durable, self._store_trouble)
+        self._keep("audit", self.auditing.run)
         self._keep("wall clock", tell_wall_time, inject)
         self._keep("watchdog", keep_beating, self._drive.beat)
         self._keep("keys", self._credentials.keep_renewing)
@@ -323,10 +339,14 @@ class Daemon:
 
     # --- small tasks -----------------------------------------------------------------------------
 
-    def _durable(self, ticket: int) -> None:
-        self._drive.inject(ev.Saved(ticket))
+    def _durable(self, tickets: list[int]) -> None:
+        """One commit; whoever waited for it is answered in one round."""
+        with self._drive.rounds:
+            for ticket in tickets:
+                self._drive.inject(ev.Saved(ticket))
 
     def _store_trouble(self, problem: StoreError | None) -> None:
+        self._drive.inject(ev.StoreTrouble(problem is not None))
         if problem is None:
             self.notices.say("store_recovered")
         else:
@@ -389,6 +409,7 @@ async def _running(config: Config, credentials: Credentials, store: Store) -> As
             finally:
                 daemon._stop()
                 nursery.cancel_scope.cancel()
+        daemon.auditing.close()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_ENDPOINTS_S):
             await daemon.reach.aclose()
     finally:

@@ -71,7 +71,8 @@ class Endpoints:
         except Exception as error:
             # Whatever a library makes of a broken server is that CI's failure and nobody else's.
             _LOG.warning("endpoint of %s: %s", effect.ci, type(error).__name__)
-            return _failed(effect, "ci_failed", "The CI's endpoint broke off the exchange.")
+            detail = "The CI's endpoint broke off the exchange."
+            return ev.ReplyFailed(effect.delivery, "ci_failed", detail, lost=True)
 
     async def _exchange(self, effect: fx.Deliver) -> ev.ReplyDone:
         how = effect.how

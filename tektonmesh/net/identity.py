@@ -9,6 +9,7 @@ to `wire/keys`.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -27,6 +28,8 @@ from tektonmesh.wire.keys import SEED_SIZE, Keys, mesh_id_of
 FOLDER = "identity"
 KEY_KINDS = ("root", "op", "box")
 PREKEYS_FILE = "prekeys"
+KEYDOCS_FILE = "keydocs"
+ROOT_PUBLIC_FILE = "root.pub"
 ISSUED_AT_FILE = "issued_at"
 INSTANCE_SIZE = 8
 PREKEY_LIFE_MS = 86_400_000
@@ -34,7 +37,9 @@ PREKEY_LIFE_MS = 86_400_000
 
 _FILE_SIZE_MAX = 4096
 _ISSUED_AT_TOLD_MAX = 2**48
-_KEY_LINE = re.compile(r"tektonmesh (\w+) key 1: ([0-9a-f]*)\n?")
+_KEY_LINE = re.compile(r"tektonmesh (\w+) key 1: ([0-9a-f]*)(?: ([0-9a-f]{8}))?\n?")
+"""With eight digits of a sum, since a changed digit would be another key, and another stack. Files
+of before the sum are read without it."""
 _PREKEY_LINE = re.compile(r"([0-9]{1,15}) ([0-9a-f]{64})")
 
 
@@ -46,16 +51,29 @@ def load_or_create(
     folder = home / FOLDER
     if not _exists(folder):
         _create(folder)
-    keys = _load(folder)
+    keys, signed = _load(folder)
+    proof = mac_proof(Codec(), mesh_keys[0], keys.stack_id) if mesh_keys else b""
     identity = Identity(
         stack_id=keys.stack_id,
         name=name,
         mesh=mesh,
         mesh_id=mesh_id_of(mesh),
         instance=os.urandom(INSTANCE_SIZE),
-        keydoc=_sign_keydoc(keys, mesh_keys),
+        keydoc=SignedKeyDoc(signed.doc, signed.sig, proof),
     )
     return identity, keys
+
+
+def load(home: Path) -> Keys:
+    """The keys in a home that has them. Raises LocalError."""
+    folder = home / FOLDER
+    if not _exists(folder):
+        raise LocalError(
+            f"There is no identity in {home}.",
+            code="not_found",
+            hint="`tektonmesh init` makes one.",
+        )
+    return _load(folder)[0]
 
 
 def next_issued_at(home: Path, wall_ms: int, *, above: int = 0) -> int:
@@ -64,13 +82,13 @@ def next_issued_at(home: Path, wall_ms: int, *, above: int = 0) -> int:
     folder = home / FOLDER
     before = 0
     if _exists(folder / ISSUED_AT_FILE):
-        text = _read_private(folder / ISSUED_AT_FILE).strip()
+        text = read_private(folder / ISSUED_AT_FILE).strip()
         if not text.isascii() or not text.isdigit() or len(text) > 19:
-            raise _broken(folder / ISSUED_AT_FILE, "does not hold a number")
+            raise broken(folder / ISSUED_AT_FILE, "does not hold a number")
         before = int(text)
     # A peer's word may push this only so far, or one lie would use up the numbers.
     chosen = max(wall_ms, before + 1, min(above, _ISSUED_AT_TOLD_MAX) + 1)
-    _replace(folder / ISSUED_AT_FILE, f"{chosen}\n")
+    replace_private(folder / ISSUED_AT_FILE, f"{chosen}\n")
     return chosen
 
 
@@ -81,17 +99,21 @@ def renew_prekey(home: Path, keys: Keys, wall_ms: int) -> bool:
     if abs(wall_ms - held[-1][0]) < PREKEY_LIFE_MS:
         return False
     held.append((wall_ms, os.urandom(SEED_SIZE)))
-    _replace(path, _prekey_text(held[-limits.PREKEYS_MAX :]))
+    replace_private(path, _prekey_text(held[-limits.PREKEYS_MAX :]))
     keys.add_prekey(held[-1][1])
     return True
 
 
-def _sign_keydoc(keys: Keys, mesh_keys: Sequence[bytes]) -> SignedKeyDoc:
-    """Ed25519 is deterministic, so the document needs no file of its own."""
+def first_keydoc(keys: Keys) -> SignedKeyDoc:
+    """Ed25519 is deterministic, so the first document needs no file of its own."""
     document = KeyDoc(keys.root_public, keys.stack_id, 0, keys.op_public, keys.box_public)
     doc = document.encode(Codec())
-    proof = mac_proof(Codec(), mesh_keys[0], keys.stack_id) if mesh_keys else b""
-    return SignedKeyDoc(doc, keys.sign_root(KEYDOC_CONTEXT, doc), proof)
+    return SignedKeyDoc(doc, keys.sign_root(KEYDOC_CONTEXT, doc), b"")
+
+
+def forget_prekeys(home: Path) -> None:
+    """Begin anew with one prekey: what was sealed to the others cannot be opened any more."""
+    replace_private(home / FOLDER / PREKEYS_FILE, _prekey_text([(0, os.urandom(SEED_SIZE))]))
 
 
 # --- making --------------------------------------------------------------------------------------
@@ -105,8 +127,8 @@ def _create(folder: Path) -> None:
         aside.mkdir(mode=0o700)
         try:
             for kind in KEY_KINDS:
-                _write_new(aside / f"{kind}.key", _key_text(kind, os.urandom(SEED_SIZE)))
-            _write_new(aside / PREKEYS_FILE, _prekey_text([(0, os.urandom(SEED_SIZE))]))
+                write_new(aside / f"{kind}.key", key_text(kind, os.urandom(SEED_SIZE)))
+            write_new(aside / PREKEYS_FILE, _prekey_text([(0, os.urandom(SEED_SIZE))]))
             _sync_folder(aside)
             os.rename(aside, folder)
         except BaseException:
@@ -120,15 +142,19 @@ def _create(folder: Path) -> None:
         ) from None
 
 
-def _key_text(kind: str, seed: bytes) -> str:
-    return f"tektonmesh {kind} key 1: {seed.hex()}\n"
+def key_text(kind: str, seed: bytes) -> str:
+    return f"tektonmesh {kind} key 1: {seed.hex()} {_sum_of(kind, seed.hex())}\n"
+
+
+def _sum_of(kind: str, digits: str) -> str:
+    return hashlib.sha256(f"{kind} {digits}".encode()).hexdigest()[:8]
 
 
 def _prekey_text(prekeys: Sequence[tuple[int, bytes]]) -> str:
     return "".join(f"{made_ms} {seed.hex()}\n" for made_ms, seed in prekeys)
 
 
-def _write_new(path: Path, text: str) -> None:
+def write_new(path: Path, text: str) -> None:
     flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_WRONLY
     with os.fdopen(os.open(path, flags, 0o600), "w") as file:
         file.write(text)
@@ -136,11 +162,11 @@ def _write_new(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_private(path: Path, text: str) -> None:
     aside = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
     try:
         try:
-            _write_new(aside, text)
+            write_new(aside, text)
             os.replace(aside, path)
         except BaseException:
             aside.unlink(missing_ok=True)
@@ -161,11 +187,34 @@ def _sync_folder(folder: Path) -> None:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def _load(folder: Path) -> Keys:
+def _load(folder: Path) -> tuple[Keys, SignedKeyDoc]:
+    """The keys that count, and the document that names them."""
+    from tektonmesh.net.keydocs import read_docs
+
     _check_folder(folder)
-    root, op, box = (_read_key(folder, kind) for kind in KEY_KINDS)
+    docs = read_docs(folder)
+    newest = KeyDoc.decode(Codec(), docs[-1].doc) if docs else None
+    epoch = newest.key_epoch if newest is not None else 0
+    away = newest is not None and _exists(folder / ROOT_PUBLIC_FILE)
+    root = (
+        _read_key(folder / ROOT_PUBLIC_FILE, "rootpub")
+        if away
+        else _read_key(folder / key_name("root", 0), "root")
+    )
+    op, box = (_read_key(folder / key_name(kind, epoch), kind) for kind in ("op", "box"))
     prekeys = [seed for _, seed in _read_prekeys(folder / PREKEYS_FILE)]
-    return Keys.from_seeds(root, op, box, *prekeys, randbytes=SystemChance().randbytes)
+    keys = Keys(root, op, box, prekeys, randbytes=SystemChance().randbytes, root_away=away)
+    if newest is None:
+        return keys, first_keydoc(keys)
+    named = (newest.root_pk, newest.op_pk, newest.box_pk)
+    if named != (keys.root_public, keys.op_public, keys.box_public):
+        raise broken(folder / KEYDOCS_FILE, "names other keys than those beside it")
+    return keys, docs[-1]
+
+
+def key_name(kind: str, epoch: int) -> str:
+    """The file of a key; of the first key epoch without a number."""
+    return f"{kind}.{epoch}.key" if epoch else f"{kind}.key"
 
 
 def _exists(path: Path) -> bool:
@@ -176,7 +225,7 @@ def _exists(path: Path) -> bool:
 def _check_folder(folder: Path) -> None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
-        raise _broken(folder, "is not a folder")
+        raise broken(folder, "is not a folder")
     _check_private(folder, found, "700")
 
 
@@ -193,50 +242,56 @@ def _check_private(path: Path, found: os.stat_result, mode: str) -> None:
         )
 
 
-def _read_private(path: Path) -> str:
+def read_private(path: Path, *, size_max: int = _FILE_SIZE_MAX) -> str:
     """The text of a small ordinary file that only we can read. Raises LocalError otherwise."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         handle = os.open(path, flags)
     except FileNotFoundError:
-        raise _broken(path, "is missing") from None
+        raise broken(path, "is missing") from None
     except OSError as error:
         # With O_NOFOLLOW a symbolic link ends here too.
-        raise _broken(path, f"cannot be opened as an ordinary file ({error.strerror})") from None
+        raise broken(path, f"cannot be opened as an ordinary file ({error.strerror})") from None
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise _broken(path, "is not an ordinary file")
+            raise broken(path, "is not an ordinary file")
         _check_private(path, found, "600")
-        data = os.read(handle, _FILE_SIZE_MAX)
+        data = os.read(handle, size_max)
     finally:
         os.close(handle)
     if not data:
-        raise _broken(path, "is empty")
+        raise broken(path, "is empty")
     return data.decode("ascii", "replace")
 
 
-def _read_key(folder: Path, kind: str) -> bytes:
-    path = folder / f"{kind}.key"
-    found = _KEY_LINE.fullmatch(_read_private(path))
+def read_key_file(path: Path, kind: str) -> bytes:
+    """The seed in a key file anywhere. Raises LocalError."""
+    return _read_key(path, kind)
+
+
+def _read_key(path: Path, kind: str) -> bytes:
+    found = _KEY_LINE.fullmatch(read_private(path))
     if found is None:
-        raise _broken(path, "does not hold a key")
+        raise broken(path, "does not hold a key")
     if found[1] != kind:
-        raise _broken(path, f"holds a {found[1]} key, not the {kind} key")
+        raise broken(path, f"holds a {found[1]} key, not the {kind} key")
     if len(found[2]) != 2 * SEED_SIZE:
-        raise _broken(path, f"is cut: {len(found[2])} of {2 * SEED_SIZE} digits are there")
+        raise broken(path, f"is cut: {len(found[2])} of {2 * SEED_SIZE} digits are there")
+    if found[3] is not None and found[3] != _sum_of(kind, found[2]):
+        raise broken(path, "was changed: its digits do not fit its sum")
     return bytes.fromhex(found[2])
 
 
 def _read_prekeys(path: Path) -> list[tuple[int, bytes]]:
-    lines = [_PREKEY_LINE.fullmatch(line) for line in _read_private(path).splitlines()]
+    lines = [_PREKEY_LINE.fullmatch(line) for line in read_private(path).splitlines()]
     whole = [line for line in lines if line is not None]
     if not whole or len(whole) != len(lines):
-        raise _broken(path, "holds a line that is not a prekey")
+        raise broken(path, "holds a line that is not a prekey")
     return [(int(line[1]), bytes.fromhex(line[2])) for line in whole]
 
 
-def _broken(path: Path, what: str) -> LocalError:
+def broken(path: Path, what: str) -> LocalError:
     return LocalError(
         f"{path} {what}.",
         hint="Nothing was changed. Restore the identity folder from a backup, or use a new home.",

@@ -27,6 +27,7 @@ from tektonmesh.wire.handshake import (
     Channel,
     Handshake,
     Judge,
+    JudgeInvite,
     Local,
     Peer,
     Refused,
@@ -54,6 +55,8 @@ class LinkContext:
     mesh_keys: tuple[bytes, ...]
     listen: Callable[[], Iterable[str]]
     judge: Judge
+    judge_invite: JudgeInvite | None = None
+    invite_for: Callable[[StackId], tuple[bytes, bytes] | None] = lambda _stack_id: None
     seen: SeenLeaves = field(default_factory=SeenLeaves)
     handshake_s: float = limits.HANDSHAKE_S
     connect_s: float = limits.CONNECT_S
@@ -168,7 +171,14 @@ async def _greet(
     leaf = await stream.handshake()
     handshake = Handshake(
         role,
-        Local(context.identity, context.keys, context.mesh_keys, tuple(context.listen())),
+        Local(
+            context.identity,
+            context.keys,
+            context.mesh_keys,
+            tuple(context.listen()),
+            invite=context.invite_for(expect) if expect is not None else None,
+            judge_invite=context.judge_invite if role is Role.SERVER else None,
+        ),
         _channel(role, context.leaf, leaf),
         judge=context.judge,
         highest=context.seen.highest,

@@ -148,7 +148,12 @@ class Links:
             # `outbound` means to the core that they refused us, whoever dialled.
             self._inject(
                 ev.PeerRefused(
-                    stack_id, refusal.name, refusal.address, refusal.by_peer, refusal.detail
+                    stack_id,
+                    refusal.name,
+                    refusal.address,
+                    refusal.by_peer,
+                    refusal.detail,
+                    refusal.peer.invite if refusal.peer is not None else b"",
                 )
             )
         known = (refusal.address if stack_id is None else stack_id, refusal.by_peer, refusal.code)
@@ -200,6 +205,7 @@ def _link_up(number: LinkId, link: Link, address: str) -> ev.LinkUp:
         tuple(peer.addresses),
         address,
         link.outbound,
+        peer.invite,
     )
 
 

@@ -21,6 +21,7 @@ _VALUE_SIZE_MAX = 300
 
 _WARNINGS = frozenset(
     {
+        "audit_went_back",
         "ci_not_published",
         "ci_row_damaged",
         "clock_alarm",

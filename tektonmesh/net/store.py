@@ -13,7 +13,9 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import quote
 
 import trio
 
@@ -134,6 +136,20 @@ class Store:
             raise self._damaged("a row has a column of the wrong type") from None
         return saved
 
+    @staticmethod
+    def look(path: Path, table: str, key: bytes) -> bytes | None:
+        """One value, read beside a daemon that may have the file open; None if there is none.
+        Raises StoreError if the file cannot be read."""
+        if not path.exists():
+            return None
+        try:
+            with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+                query = "SELECT value FROM kv WHERE tbl = ? AND key = ?"
+                found = db.execute(query, (table, key)).fetchone()
+        except sqlite3.Error as error:
+            raise StoreError(f"The database {path} cannot be read: {error}.") from None
+        return bytes(found[0]) if found is not None else None
+
     # --- writing ---------------------------------------------------------------------------------
 
     def queue(self, rows: Iterable[Row], ticket: int | None = None) -> None:
@@ -147,10 +163,10 @@ class Store:
         self._news.set()
 
     async def run(
-        self, durable: Callable[[int], None], trouble: Callable[[StoreError | None], None]
+        self, durable: Callable[[list[int]], None], trouble: Callable[[StoreError | None], None]
     ) -> None:
-        """Commit for ever. `durable(ticket)` follows each ticket's commit; `trouble` hears of a
-        disk that refuses, once, and None when it works again. Raises StoreError on damage, an
+        """Commit for ever. `durable(tickets)` follows each commit that has some; `trouble` hears
+        of a disk that refuses, once, and None when it works again. Raises StoreError on damage, an
         I/O error, or when too much waits: after these nothing may be promised any more."""
         pause_s = self._retry_s
         while True:
@@ -178,8 +194,8 @@ class Store:
             if pause_s != self._retry_s:
                 pause_s = self._retry_s
                 trouble(None)
-            for ticket in tickets:
-                durable(ticket)
+            if tickets:
+                durable(tickets)
 
     def _commit(self, rows: dict[tuple[str, bytes], bytes | None]) -> None:
         db = self._db

@@ -5,6 +5,7 @@ It keeps the same (table, key) -> value map that the real store gives back at st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tektonmesh.core.effects import Save
@@ -28,6 +29,8 @@ class Disk:
         """What every write takes longer than it should."""
         self.losses = 0
         """How often all of it was lost."""
+        self.applied: Callable[[Save], None] = lambda _save: None
+        """Told of each transaction that became durable."""
         self._pending: list[Write] = []
 
     def write(self, save: Save) -> Write:
@@ -74,3 +77,4 @@ class Disk:
                 self.rows.pop((table, key), None)
             else:
                 self.rows[(table, key)] = value
+        self.applied(save)

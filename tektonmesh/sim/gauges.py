@@ -12,5 +12,9 @@ def gauges(node: Node) -> dict[str, int]:
         "requests": node.requests.pending,
         "posts": len(node.deliveries.posts),
         "deliveries": node.deliveries.open,
+        "outbox": len(node.durable.outbox),
+        "inbox": len(node.durable.inbox),
+        "answers": node.durable.inbox.unconfirmed,
+        "carried": len(node.durable.courier),
         "blob_callers": node.blobs.waiting,
     }

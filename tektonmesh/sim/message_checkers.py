@@ -11,6 +11,7 @@ from tektonmesh.core.types import LinkId
 from tektonmesh.sim.checkers import node_of
 from tektonmesh.sim.gauges import gauges
 from tektonmesh.sim.host import Host
+from tektonmesh.sim.letter_checkers import LettersArrive
 from tektonmesh.sim.watcher import Watcher
 from tektonmesh.sim.workload import Call, expected_reply
 from tektonmesh.sim.world import World
@@ -156,4 +157,5 @@ MESSAGE_CHECKERS: tuple[type[Watcher], ...] = (
     CalmCallsSucceed,
     DeliveredOnce,
     NothingKept,
+    LettersArrive,
 )

@@ -32,6 +32,7 @@ CALM_LIARS = (
 LARGE = 10
 LIARS_PART = 0.2
 """Of the random worlds that have room for one."""
+DISK_LOSSES = ("wipe", "restore", "power", "clone")
 REGULAR_TRIES = 30
 """So often a ring or pairs are drawn that double no link; then some nodes get a link less."""
 CHRONICLES_MAX = 100
@@ -81,6 +82,8 @@ class Options:
     chorus: tuple[float, ...] = ()
     """Instants at which every host registers a CI at once."""
     messages: float = 0.0
+    letters: float = 0.0
+    """Durable messages."""
     faults: tuple[Fault, ...] = ()
     hostile: tuple[tuple[int, str], ...] = ()
     """Which hosts run a hostile node, and which class of `sim/hostile.py`."""
@@ -193,9 +196,26 @@ def draw(rng_seed: int, nodes: int | None = None) -> Options:
     )
     gone = _draw_gone(chance, options)
     options = replace(options, faults=draw_faults(chance, options, gone))
+    options = replace(options, letters=_draw_letters(rng_seed, options, gone))
     if count < 4 or chance.random() >= LIARS_PART:
         return options
     return replace(options, hostile=draw_liars(chance, options, gone, 1))
+
+
+def _draw_letters(rng_seed: int, options: Options, gone: tuple[int, ...]) -> float:
+    """Durable messages where no promise can be lost with a disk, or with a host that never comes
+    back, and where none waits for a CI that was deregistered. Drawn apart, so that worlds without
+    them stay what they were."""
+    chance = Random(f"letters of world {rng_seed}")
+    heavy = options.loss >= 0.25  # what is repeated every ten seconds may outlast the world
+    if (
+        gone
+        or heavy
+        or options.writes
+        or any(fault.kind in DISK_LOSSES for fault in options.faults)
+    ):
+        return 0.0
+    return chance.choice((0.0, 0.0, 1.0, 4.0))
 
 
 def draw_liars(

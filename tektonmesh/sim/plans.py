@@ -90,6 +90,17 @@ def day(chance: Random, options: Options) -> tuple[Fault, ...]:
     return tuple(sorted(plan, key=lambda fault: fault.at_s))
 
 
+def restarts(chance: Random, options: Options) -> tuple[Fault, ...]:
+    """One host or another dies, as by `kill -9`, every second or two, and comes back soon."""
+    plan: list[Fault] = []
+    at_s = 4.0
+    while at_s < options.duration_s:
+        for_s = chance.choice((0.05, 0.5, 3.0)) * chance.uniform(0.5, 1.5)
+        plan.append(Fault(at_s, "kill", (chance.randrange(options.nodes),), for_s))
+        at_s += chance.uniform(0.5, 3.0)
+    return tuple(plan)
+
+
 def pauses(chance: Random, options: Options) -> tuple[Fault, ...]:
     """One to ten percent of the hosts stand still for 1-30 s, again and again."""
     plan: list[Fault] = []

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from random import Random
 
+from tektonmesh.sim.durable_worlds import DURABLE
 from tektonmesh.sim.faults import FOR_EVER, Fault
 from tektonmesh.sim.hostile import HOSTILE
 from tektonmesh.sim.options import Options, draw_liars
@@ -330,6 +331,13 @@ def _state() -> Iterator[Scenario]:
     )
 
 
+def _durable() -> Iterator[Scenario]:
+    """Durable messages through all that does not lose a disk."""
+    for world in DURABLE:
+        options = replace(WALLS, **world.changes)
+        yield Scenario(world.name, world.about, options, plan=world.plan)
+
+
 def _joins() -> Iterator[Scenario]:
     yield _walled(
         "forgotten",
@@ -475,7 +483,7 @@ PURE = (
 
 
 def _all() -> Iterator[Scenario]:
-    groups = _network, _partitions, _hosts, _clocks, _state, _joins, _scale, _liars
+    groups = _network, _partitions, _hosts, _clocks, _state, _durable, _joins, _scale, _liars
     for group in (make() for make in groups):
         for plain in group:
             scenario = replace(plain, long=plain.name in LONG)

@@ -20,6 +20,7 @@ from tektonmesh.core.effects import (
     Deliver,
 )
 from tektonmesh.sim.host import Host
+from tektonmesh.sim.letters import Letters
 
 if TYPE_CHECKING:
     from tektonmesh.sim.world import World
@@ -71,6 +72,7 @@ class Workload:
         self._answers: dict[tuple[int, int, int], bool] = {}
         self._connection = 0
         self._count = 0
+        self._letters = Letters(world)
         for host in world.hosts:
             for _ in range(world.options.cis_per_host):
                 self._cis[host.index].append(self._draw_name())
@@ -84,12 +86,14 @@ class Workload:
             self._later(options.writes, self._write)
         if options.messages:
             self._later(options.messages, self._message)
+        self._letters.schedule()
         for instant in options.chorus:
             self._world.at(instant, self._all_write)
 
     def stop(self) -> None:
         """Nobody writes or sends from here on; CIs go on answering."""
         self._stopped = True
+        self._letters.stop()
 
     def open_calls(self) -> list[Call]:
         """Calls that somebody still waits for."""
@@ -163,6 +167,26 @@ class Workload:
         )
         self._world.inject(host, event)
         return call
+
+    def post(self, host: Host, target: str, size: int, ttl_s: float) -> Call:
+        """Hand over a durable message; the answer says that it is accepted."""
+        body = (b"%d " % self._count + b"tekton " * (size // 7 + 1))[:size]
+        call = self._call(host, "post", TIMEOUT_S, target=target, body=body)
+        options = {"durable": True, "ttl_s": ttl_s}
+        self._world.inject(
+            host,
+            ev.SendMessage(call.ticket, target, body, "text/plain", "", TIMEOUT_S, False, options),
+        )
+        return call
+
+    def names_of(self, host: Host) -> list[str]:
+        """The CIs of a host that answer sooner or later."""
+        return [name for name in self._cis[host.index] if not name.startswith("mute")]
+
+    def has(self, stack: str, name: str) -> bool:
+        return any(
+            host.name == stack and name in self._cis[host.index] for host in self._world.hosts
+        )
 
     def trace(self, host: Host, stack: str) -> Call:
         """Ask for the hops to a stack."""

@@ -110,6 +110,7 @@ class World:
             fx.AnswerFailed: self._answer,
             fx.WatchEndpoint: lambda _host, _it: None,
             fx.Notice: lambda _host, _it: None,
+            fx.Audit: lambda _host, _it: None,
         }
 
     # --- running ---------------------------------------------------------------------------------

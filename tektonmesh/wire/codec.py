@@ -210,6 +210,10 @@ class Codec:
     def pack(self, value: Any) -> bytes:
         return pack(value)
 
+    def pack_flat(self, value: list[Any]) -> bytes:
+        packed: bytes = _pack_plain(value)
+        return packed
+
     def unpack(self, data: bytes) -> Any:
         return unpack(data)
 
@@ -233,6 +237,8 @@ KIND: dict[type, int] = {
     msg.Ihave: 37,
     msg.Graft: 38,
     msg.Prune: 39,
+    msg.WantOutlines: 40,
+    msg.Outlines: 41,
     msg.Proof: 44,
     msg.Forward: 48,
     msg.HopAck: 49,
@@ -362,6 +368,13 @@ _content_version = _optional(_row(ContentVersion, _count, _count, _count))
 _signed_head = _row(SignedHead, _octets(), _signature)
 _keydoc = _optional(_row(SignedKeyDoc, _octets(), _signature, _octets()))
 _news = _row(_news_of, _id, *[_count] * 3, _octets(8))
+_DELTA = (
+    _signed_head,
+    _content_version,
+    _many(_row(_tuple_of, _count, _text, _octets())),
+    _many(_row(_tuple_of, _count, _text)),
+    _keydoc,
+)
 _ENTRY = (_id, *[_count] * 5, _octets(8), _octets(8))
 
 _SHAPES: dict[int, tuple[Callable[..., Any], tuple[Check, ...]]] = {
@@ -373,13 +386,9 @@ _SHAPES: dict[int, tuple[Callable[..., Any], tuple[Check, ...]]] = {
         msg.ProbeAnswer: (_count, _id, _number),
         msg.Bye: (_text, _text),
         msg.Vouch: (_octets(),),
-        msg.Delta: (
-            _signed_head,
-            _content_version,
-            _many(_row(_tuple_of, _count, _text, _octets())),
-            _many(_row(_tuple_of, _count, _text)),
-            _keydoc,
-        ),
+        msg.Delta: _DELTA,
+        msg.WantOutlines: (_many(_id),),
+        msg.Outlines: (_many(_row(msg.Delta, *_DELTA)), _flag),
         msg.Want: (_many(_row(_tuple_of, _id, _content_version)),),
         msg.Vector: (_many(_integer(0, 255)), _many(_vector_entry), _flag, _flag),
         msg.Buckets: (_octets(_PRINTS_SIZE),),
@@ -430,6 +439,8 @@ _FIELDS_OF: dict[type, Callable[[Any], list[Any]]] = {
     msg.Vouch: lambda it: [it.voucher],
     msg.Delta: _delta_fields,
     msg.Want: lambda it: [it.owners],
+    msg.WantOutlines: lambda it: [it.owners],
+    msg.Outlines: lambda it: [[_delta_fields(outline) for outline in it.outlines], it.more],
     msg.Vector: _vector_fields,
     msg.Buckets: lambda it: [it.prints],
     msg.Refuses: lambda it: [it.owners],

@@ -16,10 +16,12 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum, IntEnum
 from typing import Any
 
 from tektonmesh.core.frozen import frozen
+from tektonmesh.core.invites import INVITE_ID_SIZE, proof_of
 from tektonmesh.core.keydoc import read_keydoc
 from tektonmesh.core.strikes import HELD_OFF
 from tektonmesh.core.trust import Verdict
@@ -30,9 +32,12 @@ from tektonmesh.wire.codec import Codec, pack, unpack
 from tektonmesh.wire.frames import cut, take_first
 from tektonmesh.wire.keys import Keys
 
+JudgeInvite = Callable[[bytes, bytes, bytes], Verdict]
+"""`(id of the invite, what its proof covers, the proof)`; asked when nothing else admits."""
 Judge = Callable[[StackId, str, SignedKeyDoc, bool], Verdict]
 """`(id, name, key document, proved the mesh secret)`; asked once the peer has signed for itself."""
 
+Invite = tuple[bytes, bytes]
 HELLO_CONTEXT = b"tektonmesh/hello/1\0"
 SECRET_CONTEXT = b"tektonmesh/secret/1\0"
 
@@ -86,12 +91,15 @@ class Channel:
 
 @frozen
 class Local:
-    """What this end says of itself. `mesh_keys` newest first, `addresses` where it listens."""
+    """What this end says of itself. `mesh_keys` newest first, `addresses` where it listens,
+    `invite` (id, secret) what it proves to the stack it dials."""
 
     identity: Identity
     keys: Keys
     mesh_keys: tuple[bytes, ...]
     addresses: tuple[str, ...]
+    invite: tuple[bytes, bytes] | None = None
+    judge_invite: JudgeInvite | None = None
 
 
 @frozen
@@ -103,6 +111,8 @@ class Peer:
     keydoc: SignedKeyDoc
     instance: bytes
     addresses: tuple[str, ...]
+    invite: bytes = b""
+    """The id of the invite it showed, if it was asked for one."""
 
 
 class Refused(Exception):
@@ -215,7 +225,12 @@ class Handshake:
         peer = self.peer
         assert peer is not None
         self.peer = Peer(
-            peer.stack_id, peer.name, peer.keydoc, peer.instance, _read_addresses(shown)
+            peer.stack_id,
+            peer.name,
+            peer.keydoc,
+            peer.instance,
+            _read_addresses(shown),
+            peer.invite,
         )
         self.state = State.DONE
         return b""
@@ -224,17 +239,19 @@ class Handshake:
 
     def _claim(self, kind: Kind, addresses: tuple[str, ...]) -> bytes:
         identity, keydoc = self._local.identity, self._local.identity.keydoc
-        claim = pack(
-            [
-                [limits.PROTOCOL_MIN, limits.PROTOCOL_MAX],
-                identity.mesh_id,
-                [keydoc.doc, keydoc.sig, keydoc.proof],
-                identity.name,
-                identity.instance,
-                addresses[: limits.ADDRESSES_MAX],
-                [self._mac(key, self._role) for key in self._local.mesh_keys],
-            ]
-        )
+        fields: list[Any] = [
+            [limits.PROTOCOL_MIN, limits.PROTOCOL_MAX],
+            identity.mesh_id,
+            [keydoc.doc, keydoc.sig, keydoc.proof],
+            identity.name,
+            identity.instance,
+            addresses[: limits.ADDRESSES_MAX],
+            [self._mac(key, self._role) for key in self._local.mesh_keys],
+        ]
+        if self._local.invite is not None:
+            invite, secret = self._local.invite
+            fields.append([invite, proof_of(secret, self._signed(self._role, b""))])
+        claim = pack(fields)
         sig = self._local.keys.sign(HELLO_CONTEXT, self._signed(self._role, claim))
         return _frame(kind, pack([claim, sig]))
 
@@ -242,7 +259,8 @@ class Handshake:
         """Authenticate the peer, then decide. Sets `peer` as soon as it has proved who it is."""
         claim, sig = _read_fields(body, 2)
         _require(isinstance(claim, bytes) and isinstance(sig, bytes))
-        versions, mesh_id, keydoc, name, instance, addresses, proofs = _read_fields(claim, 7)
+        fields, invite = _read_fields(claim, 7), _read_invite(claim)
+        versions, mesh_id, keydoc, name, instance, addresses, proofs = fields
         _require(_is_list(keydoc, 3, bytes) and _is_list(versions, 2, int))
         _require(_is_text(name, _NAME) and isinstance(instance, bytes))
         _require(0 < len(instance) <= limits.INSTANCE_SIZE_MAX)
@@ -256,7 +274,7 @@ class Handshake:
         self.peer = Peer(document.stack_id, name, signed, instance, _read_addresses(addresses))
         self._check_identity(self.peer)
         self._check_common_ground(versions, mesh_id)
-        self._ask_judge(self.peer, proved_secret=self._proved(proofs))
+        self._ask_judge(self.peer, invite, proved_secret=self._proved(proofs))
 
     def _check_identity(self, peer: Peer) -> None:
         if peer.stack_id == self._local.identity.stack_id:
@@ -276,8 +294,13 @@ class Handshake:
         if lowest > limits.PROTOCOL_MAX or highest < limits.PROTOCOL_MIN:
             raise Refused("version", "The two stacks have no protocol version in common.")
 
-    def _ask_judge(self, peer: Peer, *, proved_secret: bool) -> None:
+    def _ask_judge(self, peer: Peer, invite: Invite | None, *, proved_secret: bool) -> None:
         verdict = self._judge(peer.stack_id, peer.name, peer.keydoc, proved_secret)
+        judge_invite = self._local.judge_invite
+        if verdict.reason == "pending" and invite is not None and judge_invite is not None:
+            shown, mac = invite
+            self.peer = replace(peer, invite=shown)
+            verdict = judge_invite(shown, self._signed(self._role.other, b""), mac)
         if verdict.reason == HELD_OFF:
             raise Refused(HELD_OFF, "It broke the protocol several times; it may try later.")
         if not verdict.admitted:
@@ -359,6 +382,16 @@ def _read_addresses(shown: Any) -> tuple[str, ...]:
     _require(isinstance(shown, list) and len(shown) <= limits.ADDRESSES_MAX)
     _require(all(_is_text(address, _ADDRESS) for address in shown))
     return tuple(shown)
+
+
+def _read_invite(claim: bytes) -> Invite | None:
+    """The eighth field of a claim, if there is one: an invite's id and the proof of its secret."""
+    fields = unpack(claim, nodes_max=limits.HELLO_NODES_MAX)
+    if len(fields) < 8:
+        return None
+    shown = fields[7]
+    sized = _is_list(shown, 2, bytes) and len(shown[0]) == INVITE_ID_SIZE
+    return (shown[0], shown[1]) if sized else None
 
 
 def _is_list(value: Any, count: int, kind: type) -> bool:

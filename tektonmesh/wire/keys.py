@@ -62,11 +62,13 @@ class Keys:
         prekeys: Sequence[bytes],
         *,
         randbytes: Callable[[int], bytes],
+        root_away: bool = False,
     ) -> None:
-        """All keys are 32-byte seeds; `prekeys` oldest first, at least one."""
+        """All keys are 32-byte seeds; `prekeys` oldest first, at least one. With `root_away`,
+        `root` is the public root key: the private one is kept elsewhere."""
         assert all(len(seed) == SEED_SIZE for seed in (root, op, box, *prekeys))
         assert prekeys, "a stack that nobody can seal to is of no use"
-        self.root_public, self._root = crypto_sign_seed_keypair(root)
+        self.root_public, self._root = (root, b"") if root_away else crypto_sign_seed_keypair(root)
         self.op_public, self._op = crypto_sign_seed_keypair(op)
         self.box_public: bytes = crypto_scalarmult_base(box)
         self._sealer = Sealer(box, randbytes)
@@ -89,6 +91,11 @@ class Keys:
         return cls(root, op, box, prekeys, randbytes=randbytes)
 
     @property
+    def has_root(self) -> bool:
+        """Whether the private root key is here."""
+        return bool(self._root)
+
+    @property
     def stack_id(self) -> StackId:
         return stack_id_of(self.root_public)
 
@@ -100,6 +107,7 @@ class Keys:
 
     def sign_root(self, context: bytes, data: bytes) -> bytes:
         """Ed25519 by the root key: for key documents only."""
+        assert self._root, "without the root key nothing is signed by it"
         return _sign(self._root, context + data)
 
     def verify(self, public: bytes, context: bytes, data: bytes, sig: bytes) -> bool:

@@ -1,5 +1,6 @@
 """A CI as its author would write it, with the standard library alone: it registers over the Unix
-socket and answers every message. `echo_ci.py SOCKET NAME [--prefix TEXT] [--tokens N]`."""
+socket and answers every message.
+`echo_ci.py SOCKET NAME [--prefix TEXT] [--tokens N] [--share S]`."""
 
 import argparse
 import json
@@ -13,6 +14,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--prefix", default="")
     parser.add_argument("--tokens", type=int, default=0)
+    parser.add_argument("--share", default=None)
     options = parser.parse_args()
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(options.socket)
@@ -22,7 +24,8 @@ def main() -> None:
     def say(message: dict) -> None:
         connection.sendall(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
 
-    say({"id": 0, "method": "register", "params": {"name": options.name, "type": "echo"}})
+    about = {"name": options.name, "type": "echo", "share": options.share}
+    say({"id": 0, "method": "register", "params": about})
     answer = json.loads(lines.readline())
     assert answer["result"]["success"], answer
     sys.stdout.write("registered\n")

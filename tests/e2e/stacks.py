@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 COMMAND = [sys.executable, "-m", "tektonmesh"]
 ECHO_CI = Path(__file__).with_name("echo_ci.py")
+KEEPER_CI = Path(__file__).with_name("keeper_ci.py")
 
 
 T = TypeVar("T")
@@ -90,6 +91,7 @@ class Stack:
         self.name = name
         self.home = folder / name
         self.run_arguments = run
+        self.program = COMMAND
         self.netns = netns
         self.log = folder / f"{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -110,7 +112,8 @@ class Stack:
 
     def spawn(self) -> None:
         """Start without waiting, so that several can start at once."""
-        command = [*COMMAND, "run", "--name", self.name, *self.run_arguments]
+        self._ready_before = self.ready_lines()
+        command = [*self.program, "run", "--name", self.name, *self.run_arguments]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.inside(command),
@@ -212,8 +215,18 @@ class Stack:
 
     def start_echo(self, name: str, *options: str) -> subprocess.Popen[bytes]:
         """An attached CI in a process of its own (`echo_ci.py`), registered when this returns."""
+        return self._start_ci(ECHO_CI, name, *options)
+
+    def start_keeper(self, name: str) -> Path:
+        """A CI that writes down what it gets (`keeper_ci.py`); the file, which all that were ever
+        started under this name share."""
+        kept = self.home.parent / f"{name}-{self.name}.jsonl"
+        self._start_ci(KEEPER_CI, name, str(kept))
+        return kept
+
+    def _start_ci(self, program: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [sys.executable, str(ECHO_CI), str(self.home / "tektonmesh.sock"), name, *options],
+            [sys.executable, str(program), str(self.home / "tektonmesh.sock"), name, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,

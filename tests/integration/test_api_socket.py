@@ -313,6 +313,7 @@ async def test_a_notification_gets_no_answer(tmp_path: Path) -> None:
         await until(lambda: doors.daemon.node.cis.get("numa") is not None)
 
 
+@pytest.mark.hostile("ci-as-another")
 async def test_a_connection_speaks_for_its_own_cis_only(tmp_path: Path) -> None:
     async with (
         open_stack(tmp_path) as doors,
@@ -454,6 +455,7 @@ async def test_a_socket_that_somebody_answers_on_is_left_alone(tmp_path: Path) -
         assert path.exists()
 
 
+@pytest.mark.hostile("socket-link")
 async def test_a_file_in_the_sockets_place_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "s"
     path.write_text("precious")
@@ -523,6 +525,7 @@ async def test_tektons_forms_without_a_target_are_answered_with_an_error(tmp_pat
             assert '"to"' in answer["error"]
 
 
+@pytest.mark.hostile("ci-as-another")
 async def test_a_connection_with_a_ci_needs_the_token_of_every_other(tmp_path: Path) -> None:
     async with open_stack(tmp_path) as doors, lines_to(doors.daemon) as user:
         made = await user.call(1, "register", name="athena", attach=False, persist=True)
@@ -575,6 +578,7 @@ async def test_a_key_sends_once_whichever_call_repeats_it(tmp_path: Path) -> Non
         assert code_of(await user.call(4, "send", **sent, stream=True)) == "bad_request"
 
 
+@pytest.mark.hostile("other-user")
 async def test_a_user_whom_the_owner_allowed_is_served_and_is_not_the_owner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,6 +156,7 @@ async def test_stacks_find_each_other_by_multicast_on_one_machine(tmp_path: Path
         await until(lambda: state_of(west, "east") == state_of(east, "west") == "up", within_s=5)
 
 
+@pytest.mark.hostile("two-daemons")
 async def test_a_home_has_one_daemon_and_the_error_names_the_other(tmp_path: Path) -> None:
     config = config_of(tmp_path, "west")
     assert not home_is_locked(config.home)

@@ -58,6 +58,7 @@ async def is_shut(stream: trio.SocketStream) -> bool:
         b'{"jsonrpc": "2.0", "id": 1, "method": "status"}\n',
     ],
 )
+@pytest.mark.hostile("http-on-the-port")
 async def test_noise_on_the_port_is_hung_up_on_and_nothing_else_happens(
     tmp_path: Path, noise: bytes
 ) -> None:
@@ -75,6 +76,7 @@ async def test_noise_on_the_port_is_hung_up_on_and_nothing_else_happens(
         await a_peer_finds_it(tmp_path, west)
 
 
+@pytest.mark.hostile("half-open")
 async def test_silent_strangers_get_a_bounded_number_of_places(tmp_path: Path) -> None:
     async with open_daemon(config_of(tmp_path, "west")) as west:
         inside = [await knock(west) for _ in range(WAITING_MAX)]
@@ -126,6 +128,7 @@ async def test_running_out_of_descriptors_is_said_once_and_survived(
         ("8.8.8.8:7700", True, "refused"),
     ],
 )
+@pytest.mark.hostile("dial-targets")
 async def test_what_must_not_be_dialled_fails_before_a_packet_leaves(
     address: str, near_only: bool, code: str
 ) -> None:

@@ -233,6 +233,7 @@ async def test_a_status_over_299_is_a_typed_failure_that_shows_nothing_of_the_en
     assert str(server.port) not in failed.detail
 
 
+@pytest.mark.hostile("redirect")
 async def test_a_redirect_is_not_followed() -> None:
     async with open_server(answer(b"{}")) as other:
         there = f"http://127.0.0.1:{other.port}/"
@@ -243,6 +244,7 @@ async def test_a_redirect_is_not_followed() -> None:
         assert other.asked == []
 
 
+@pytest.mark.hostile("endless-endpoint")
 async def test_a_reply_over_the_limit_is_refused() -> None:
     events, _server = await exchange(answer(b"x" * (REPLY_SIZE_MAX + 1), kind="text/plain"))
     (failed,) = events
@@ -250,6 +252,7 @@ async def test_a_reply_over_the_limit_is_refused() -> None:
     assert failed.code == "too_large"
 
 
+@pytest.mark.hostile("endless-endpoint")
 async def test_an_endpoint_that_never_answers_times_out_at_the_deadline() -> None:
     events, _server = await exchange(b"", deadline_s=0.2)
     (failed,) = events
@@ -335,6 +338,7 @@ async def test_an_endpoint_behind_a_unix_socket_is_reached(tmp_path: Path) -> No
         "http+unix://relative.sock/x",
     ],
 )
+@pytest.mark.hostile("ssrf")
 async def test_what_is_not_plainly_this_machine_is_never_called(url: str) -> None:
     with pytest.raises(PolicyError):
         await Reach().check(url)
@@ -355,12 +359,14 @@ async def test_loopback_is_called_by_the_address_that_was_checked(
     assert (target.url, target.host) == (called, host)
 
 
+@pytest.mark.hostile("ssrf")
 async def test_a_name_is_resolved_once_and_its_address_is_called() -> None:
     target = await Reach().check("http://localhost:8000/x")
     assert target.url in ("http://127.0.0.1:8000/x", "http://[::1]:8000/x")
     assert target.host == "localhost:8000"
 
 
+@pytest.mark.hostile("ssrf")
 async def test_an_allowed_host_may_be_called_but_never_its_link_local_address() -> None:
     reach = Reach(("192.168.7.7", "169.254.1.1"))
     assert (await reach.check("http://192.168.7.7/")).url == "http://192.168.7.7/"

@@ -85,6 +85,7 @@ async def test_the_expected_identity_is_linked() -> None:
     server.close("done", "")
 
 
+@pytest.mark.hostile("old-leaf")
 async def test_a_leaf_of_an_earlier_start_is_dead_once_a_later_one_was_seen() -> None:
     memory: dict[bytes, int] = {}
     server = make_context(2)

@@ -148,11 +148,13 @@ def statement_of(context: LinkContext) -> bytes:
     return value.value
 
 
+@pytest.mark.hostile("no-certificate")
 async def test_a_client_without_a_certificate_is_refused(tmp_path: Path) -> None:
     refused = await outcome_of(over_tls(client_context(None, None, tmp_path)))
     assert refused.code == "protocol" and "PEER_DID_NOT_RETURN" in refused.detail
 
 
+@pytest.mark.hostile("foreign-certificate")
 async def test_a_self_signed_certificate_is_refused(tmp_path: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = certificate_for(key.public_key(), signer=key)
@@ -202,6 +204,7 @@ BAD_LEAVES: dict[str, tuple[Callable[[], Any], Callable[[], bytes | None], int, 
 
 
 @pytest.mark.parametrize("case", BAD_LEAVES.values(), ids=BAD_LEAVES.keys())
+@pytest.mark.hostile("copied-identity", "small-order-key", "rsa-leaf")
 async def test_a_leaf_under_the_null_ca_with_a_flaw_is_refused(
     case: tuple[Callable[[], Any], Callable[[], bytes | None], int, str], tmp_path: Path
 ) -> None:
@@ -215,6 +218,7 @@ async def test_a_leaf_under_the_null_ca_with_a_flaw_is_refused(
     assert refused.peer is None
 
 
+@pytest.mark.hostile("copied-identity")
 async def test_another_stacks_leaf_without_its_key_is_of_no_use(tmp_path: Path) -> None:
     """The certificate is public; whoever shows it must sign with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -293,6 +297,7 @@ def test_a_leaf_can_be_loaded_where_there_are_no_files_in_memory(
 # --- protocols -----------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("old-tls")
 async def test_tls_1_2_is_refused(tmp_path: Path) -> None:
     context = client_context(None, None, tmp_path)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -313,12 +318,13 @@ async def test_another_application_protocol_is_refused(protocols: list[str]) -> 
     [
         b"GET /api/status HTTP/1.1\r\nHost: mesh\r\n\r\n",
         b"SSH-2.0-OpenSSH_9.2\r\n",
-        bytes(1 << 20),
+        bytes(16 << 20),
         b"\xff" * 65536,
         b"\x16\x03\x01\xff\xff" + bytes(70_000),
     ],
     ids=["http", "ssh", "zeros", "ones", "endless record"],
 )
+@pytest.mark.hostile("http-on-the-port")
 async def test_noise_on_the_port_ends_the_connection(data: bytes) -> None:
     refused = await outcome_of(sends(data))
     assert (refused.code, refused.peer) == ("protocol", None)
@@ -332,6 +338,7 @@ async def test_whoever_leaves_during_tls_is_refused() -> None:
     assert (refused.code, refused.peer) == ("protocol", None)
 
 
+@pytest.mark.hostile("half-open")
 async def test_a_handshake_that_never_ends_is_cut_off_at_the_cap() -> None:
     dialled, accepted = await tcp_pair()
     context = replace(SERVER, handshake_s=0.05)
@@ -384,6 +391,7 @@ async def test_whoever_leaves_after_tls_is_refused() -> None:
     assert refused.code == "protocol" and "left" in refused.detail
 
 
+@pytest.mark.hostile("early-payload")
 async def test_a_payload_before_the_welcome_is_refused() -> None:
     context = make_context(1)
 
@@ -427,6 +435,7 @@ async def trio_connect(address: str) -> socket.socket:
     return socket.socket(fileno=stream.socket.detach())
 
 
+@pytest.mark.hostile("man-in-the-middle")
 async def test_a_man_in_the_middle_with_an_admitted_identity_gets_no_link() -> None:
     """He is stack 3, admitted by both, and relays every byte between two TLS connections."""
     middle = make_context(3)
@@ -469,6 +478,7 @@ async def test_a_man_in_the_middle_with_an_admitted_identity_gets_no_link() -> N
     assert (client.code, client.by_peer) == ("protocol", True)
 
 
+@pytest.mark.hostile("another-answers")
 async def test_a_server_that_answers_with_another_stacks_welcome_is_refused() -> None:
     """Stack 3 dials stack 2 for its WELCOME and shows it to stack 1 as its own."""
     ends = await meet(make_context(1), replace(make_context(3), identity=make_keys(2)[1]))

@@ -74,6 +74,7 @@ def test_an_announcement_of_our_mesh_is_read() -> None:
         ({}, 7702, ["192.0.2.7"]),
     ],
 )
+@pytest.mark.hostile("mdns-own-id")
 def test_what_is_ours_foreign_or_cannot_be_dialled_is_ignored(
     properties: Mapping[bytes, bytes | None], port: int | None, hosts: list[str]
 ) -> None:
@@ -87,6 +88,7 @@ def test_of_many_addresses_only_eight_are_taken() -> None:
     assert len(seen.addresses) == 8
 
 
+@pytest.mark.hostile("mdns-flood")
 def test_at_most_256_services_are_kept_and_known_ones_may_change() -> None:
     found = _Found()
     for number in range(SERVICES_MAX):

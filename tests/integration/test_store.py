@@ -15,7 +15,7 @@ from tektonmesh.errors import StoreError
 from tektonmesh.net.store import Store
 
 
-def nobody_listens(_ticket: int) -> None:
+def nobody_listens(_tickets: list[int]) -> None:
     return
 
 
@@ -25,7 +25,7 @@ def no_trouble(problem: StoreError | None) -> None:
 
 async def committed(
     store: Store,
-    durable: Callable[[int], None] = nobody_listens,
+    durable: Callable[[list[int]], None] = nobody_listens,
     trouble: Callable[[StoreError | None], None] = no_trouble,
 ) -> None:
     """Run the store until all that is queued is durable."""
@@ -69,9 +69,9 @@ async def test_a_ticket_is_reported_once_its_rows_can_be_read_by_another(tmp_pat
     store = Store(path)
     seen: list[tuple[int, int]] = []
 
-    def durable(ticket: int) -> None:
+    def durable(tickets: list[int]) -> None:
         with sqlite3.connect(path) as other:
-            seen.append((ticket, other.execute("SELECT count(*) FROM kv").fetchone()[0]))
+            seen.append((tickets[0], other.execute("SELECT count(*) FROM kv").fetchone()[0]))
         other.close()
 
     store.queue([("meta", b"epoch", b"7")], ticket=5)
@@ -122,6 +122,7 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path: Path) -> 
     again.close()
 
 
+@pytest.mark.hostile("downgrade")
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mesh.db"
     Store(path).close()
@@ -144,6 +145,7 @@ async def test_a_value_changed_behind_our_back_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut_at", [1, 50, 511, 1000, 4096, 5000])
+@pytest.mark.hostile("cut-files")
 async def test_a_cut_file_is_refused(tmp_path: Path, cut_at: int) -> None:
     path = tmp_path / "mesh.db"
     store = Store(path)
@@ -155,6 +157,7 @@ async def test_a_cut_file_is_refused(tmp_path: Path, cut_at: int) -> None:
         Store(path)
 
 
+@pytest.mark.hostile("full-disk")
 async def test_a_full_disk_is_told_once_and_everything_is_written_when_there_is_room(
     tmp_path: Path,
 ) -> None:
@@ -170,7 +173,7 @@ async def test_a_full_disk_is_told_once_and_everything_is_written_when_there_is_
 
     store.queue([("t", b"big", b"v" * 100_000)], ticket=1)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(store.run, durable.append, trouble)
+        nursery.start_soon(store.run, durable.extend, trouble)
         await full.wait()
         assert "full" in str(told[0])
         assert durable == []

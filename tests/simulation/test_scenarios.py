@@ -8,10 +8,6 @@ from tektonmesh.sim.main import run_world
 from tektonmesh.sim.options import connected, edges_of
 from tektonmesh.sim.scenarios import SCENARIOS
 
-NOT_YET = {
-    "cold-join": "A delta brings the names of an owner with all of its records, not before them."
-}
-"""Scenarios that show what is not reached yet: whoever reaches it must take them off this list."""
 SECTION_8 = (
     *("writer", "burst", "loss-1", "loss-10", "loss", "partition-10s", "partition-10min"),
     *("partition-3h", "oneway", "one-against-all", "chain", "star", "bridge", "pauses"),
@@ -23,14 +19,7 @@ SECTION_8 = (
 NAMES = [name for name, scenario in SCENARIOS.items() if not scenario.long]
 
 
-def marked(name: str) -> object:
-    plain = name.partition("+")[0]
-    if plain in NOT_YET:
-        return pytest.param(name, marks=pytest.mark.xfail(reason=NOT_YET[plain], strict=True))
-    return name
-
-
-@pytest.mark.parametrize("name", [marked(name) for name in NAMES])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_named_world_violates_nothing(name: str) -> None:
     report = run_world(SCENARIOS[name].world(1))
     replay = f"tektonmesh sim --scenario {name} --rng-seed 1"

@@ -23,7 +23,7 @@ from tektonmesh.api.http import (
     routes_message,
     routes_registry,
 )
-from tektonmesh.api.http.guard import Access, TcpGuard, check_key, read_token
+from tektonmesh.api.http.guard import Access, TcpGuard, check_key, read_token, scope_of
 from tektonmesh.api.http.openapi import page
 from tektonmesh.api.http.table import Call, Route
 from tektonmesh.api.operations import Caller, Operations
@@ -65,10 +65,11 @@ def _endpoint(route: Route, operations: Operations) -> Callable[[Request], Await
 
     async def endpoint(request: Request) -> Response:
         try:
-            _admit(request, route.access, operations)
-            # Over TCP the token was shown; on the socket the kernel said who it is.
+            # Over TCP a token was shown; on the socket the kernel said who it is.
+            by_token = _admit(request, route, operations)
             state = request.scope["state"]
-            trusted, local = bool(state.get("trusted", True)), "guard" not in state
+            trusted = by_token and bool(state.get("trusted", True))
+            local = "guard" not in state
             call = Call(request, operations, Caller(door, trusted=trusted, local=local))
             result = await route.handler(call)
         except MeshError as error:
@@ -80,14 +81,18 @@ def _endpoint(route: Route, operations: Operations) -> Callable[[Request], Await
     return endpoint
 
 
-def _admit(request: Request, access: Access | None, operations: Operations) -> None:
+def _admit(request: Request, route: Route, operations: Operations) -> bool:
+    """Whether the caller acts for the owner. Raises MeshError if it may not call this at all."""
+    access, by_owner = route.access, True
     guard: TcpGuard | None = request.scope["state"].get("guard")
     if guard is not None:
-        guard.check(request.headers, access)
+        scopes = guard.check(request.headers, access, scope_of(route.method, route.path))
+        by_owner = "owner" in scopes
     if access is Access.KEY:
         check_key(request.headers, read_token(operations.daemon.config.home))
     if access is Access.TEKTON and "origin" in request.headers:
         raise MeshError("A page in a browser may not call this.", code="refused")
+    return by_owner
 
 
 def failure(error: MeshError) -> Response:
@@ -95,8 +100,9 @@ def failure(error: MeshError) -> Response:
     headers = {}
     if error.code.name == "unauthorized":
         headers["WWW-Authenticate"] = "Bearer"
-    if error.code.http in (429, 503) and error.code.retry == "later":
-        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if error.code.http in (429, 503, 507) and error.code.retry == "later":
+        wait_s = error.data.get("retry_after_s", RETRY_AFTER_S)
+        headers["Retry-After"] = str(max(1, round(wait_s)))
     return JSONResponse(error.as_dict(), status_code=error.code.http, headers=headers)
 
 

@@ -21,6 +21,7 @@ from tektonmesh.api.http.table import BODY_SIZE_MAX
 from tektonmesh.api.operations import Operations
 
 KEEP_ALIVE_S = 75.0
+HANDSHAKE_S = 10.0
 
 
 class Engine:
@@ -29,17 +30,43 @@ class Engine:
     def __init__(self, operations: Operations) -> None:
         self._config = Config()
         self._config.keep_alive_timeout = KEEP_ALIVE_S
+        self._config.ssl_handshake_timeout = HANDSHAKE_S
         self._config.include_server_header = False
         self._config.accesslog = None
         self._config.errorlog = logging.getLogger(__name__)
-        app: Any = make_app(operations)
+        app: Any = _one_at_a_time(make_app(operations))
         self._app = wrap_app(app, BODY_SIZE_MAX, "asgi")
         self._context = WorkerContext(None)
 
     async def serve(self, sock: socket.socket, first: bytes, state: dict[str, Any]) -> None:
         """One connection until either side ends it; closes the socket."""
+        tls = state.get("tls")
         stream: Any = _Begun(sock, first)
+        if tls is not None:
+            plain = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+            stream = trio.SSLStream(plain, tls, server_side=True)
         await TCPServer(self._app, self._config, self._context, state, stream)
+
+
+def _one_at_a_time(app: Any) -> Any:
+    """`app` behind a refusal of requests that give their length in two ways. A proxy in front may
+    go by the other one and take the rest for a request of its own (RFC 9112, 6.1); so the
+    connection ends as well."""
+
+    async def ask(scope: Any, receive: Any, send: Any) -> None:
+        names = [name for name, _value in scope.get("headers", ())]
+        twice = names.count(b"transfer-encoding") > 1
+        if (
+            not twice
+            and not {b"content-length", b"transfer-encoding"} <= dict.fromkeys(names).keys()
+        ):
+            await app(scope, receive, send)
+            return
+        headers = [(b"content-length", b"0"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 400, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    return ask
 
 
 class _Begun:

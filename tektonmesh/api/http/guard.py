@@ -11,12 +11,13 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 
 from tektonmesh.api.validate import is_loopback
 from tektonmesh.errors import LocalError, MeshError, PolicyError
+from tektonmesh.net.tokens import SCOPES
 
 TOKEN_NAME = "http-token"
 TOKEN_PREFIX = "tmk_"
@@ -67,10 +68,15 @@ def read_token(home: Path) -> str | None:
     return token or None
 
 
+def bearer(headers: Mapping[str, str]) -> str:
+    """The bearer token or API key of a request; never one of its address."""
+    kind, _, given = headers.get("authorization", "").partition(" ")
+    return given.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+
+
 def check_key(headers: Mapping[str, str], token: str | None) -> None:
     """Raises PolicyError (`unauthorized`) unless the bearer token or API key is `token`."""
-    kind, _, given = headers.get("authorization", "").partition(" ")
-    given = given.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+    given = bearer(headers)
     if token is None or not hmac.compare_digest(given.encode(), token.encode()):
         raise PolicyError(
             "The token is missing or wrong.",
@@ -79,17 +85,49 @@ def check_key(headers: Mapping[str, str], token: str | None) -> None:
         )
 
 
-class TcpGuard:
-    """The rules for one TCP door at `host:port`."""
+Scopes = tuple[str, ...]
+ALL_SCOPES: Scopes = SCOPES
 
-    def __init__(self, token: str, address: str, *, tekton: bool) -> None:
+
+def scope_of(method: str, path: str) -> str:
+    """The scope that a route needs. What is not named here is for the owner."""
+    if path in ("/api/audit", "/api/peers"):
+        return "owner"
+    if path.startswith("/api/registry") and method != "GET":
+        return "register"
+    if path.startswith(("/api/message/", "/api/federated/")):
+        return "send"
+    if path == "/mcp" or path.startswith("/mcp/"):
+        return "tools"
+    return "read" if method == "GET" else "owner"
+
+
+class TcpGuard:
+    """The rules for one TCP door at `host:port`. `hosts` are names under which it is called besides
+    this machine's; `known(text)` gives the scopes of any other token, or None."""
+
+    def __init__(
+        self,
+        token: str,
+        address: str,
+        *,
+        tekton: bool,
+        hosts: tuple[str, ...] = (),
+        tls: bool = False,
+        known: Callable[[str], Scopes | None] = lambda _text: None,
+    ) -> None:
         self._token = token
         self._port = address.rpartition(":")[2]
         self._tekton = tekton
+        self._hosts = hosts
+        self._scheme = "https" if tls else "http"
+        self._known = known
 
-    def check(self, headers: Mapping[str, str], access: Access | None) -> None:
-        """Raises MeshError unless a request with these headers may go on to a route of this
-        `access` (None: no such route)."""
+    def check(
+        self, headers: Mapping[str, str], access: Access | None, scope: str = "owner"
+    ) -> Scopes:
+        """The scopes of the caller. Raises MeshError unless a request with these headers may go on
+        to a route of this `access` (None: no such route) that needs this `scope`."""
         self._check_host(headers.get("host", ""))
         origin = headers.get("origin")
         if access is Access.TEKTON:
@@ -97,22 +135,32 @@ class TcpGuard:
                 raise MeshError("There is no such route here.", code="unknown_method")
             if origin is not None:
                 raise PolicyError("A page in a browser may not call this.")
-            return
+            return ALL_SCOPES
         if origin is not None:
             self._check_origin(origin)
-        if access is not Access.ANYONE:
+        if access is Access.ANYONE:
+            return ()
+        scopes = self._known(bearer(headers))
+        if scopes is None:
             check_key(headers, self._token)
+            return ALL_SCOPES
+        if scope not in scopes and "owner" not in scopes:
+            raise PolicyError(
+                f"This token has not the scope '{scope}'.", hint="`tektonmesh token list` shows it."
+            )
+        return scopes
 
     def _check_host(self, host: str) -> None:
         name, colon, port = host.rpartition(":")
         if not colon or host.endswith("]"):
             name, port = host, self._port
-        if not is_loopback(name) or port != self._port:
+        named = is_loopback(name) or name.strip("[]").lower() in self._hosts
+        if not named or (port != self._port and not (named and host == name)):
             raise PolicyError(f"This door is not '{host[:100]}'.", hint="Use 127.0.0.1.")
 
     def _check_origin(self, origin: str) -> None:
         scheme, _, host = origin.partition("://")
-        if scheme != "http" or not host:
+        if scheme != self._scheme or not host:
             raise PolicyError("A page from elsewhere may not call this.")
         try:
             self._check_host(host)

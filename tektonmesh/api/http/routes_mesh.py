@@ -53,6 +53,11 @@ async def message(call: Call) -> dict[str, Any]:
     return call.operations.message({"id": call.place["id"]})
 
 
+async def audit(call: Call) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = await call.operations.acts["audit"]({}, call.caller)
+    return found
+
+
 async def peers(call: Call) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = await call.operations.peers({}, call.caller)
     return found
@@ -157,6 +162,7 @@ ROUTES = (
         answer="MessageHistory",
         errors=("not_found",),
     ),
+    Route("GET", "/api/audit", audit, "The newest entries of the audit log.", answer="[Object]"),
     Route("GET", "/api/peers", peers, "Peers with their admission.", answer="[Peer]"),
     Route(
         "GET",

@@ -21,7 +21,7 @@ UNNAMED, FOREIGN = "someone", "external"
 """What stands for a CI or a stack that the seed's entry was not told."""
 _UNSAID = ("", "application/x-www-form-urlencoded")
 """What `curl -d` says of any body; nobody means it."""
-_OWN_KEYS = ("from", "timeout_s", "content_type", "no_reply")
+_OWN_KEYS = ("from", "timeout_s", "content_type", "no_reply", "durable", "ttl_s")
 
 
 async def message(call: Call) -> Any:
@@ -71,6 +71,8 @@ async def _message_params(call: Call) -> dict[str, Any]:
     query = call.query
     if "timeout_s" in query:
         params["timeout_s"] = seconds("timeout_s", query["timeout_s"])
+    if "ttl_s" in query:
+        params["ttl_s"] = seconds("ttl_s", query["ttl_s"])
     if "from" in query:
         params["from"] = query["from"]
     kind = call.header("content-type").partition(";")[0].strip().lower()
@@ -96,7 +98,7 @@ async def _answer(call: Call, params: dict[str, Any]) -> Any:
         call.operations.message_event(params, call.caller, stream=True)
         return EventStream(_stream(call, params))
     if "respond-async" in call.header("prefer"):
-        reply = await call.operations.send(params | {"no_reply": True}, call.caller)
+        reply = await call.operations.send(params | {"durable": True}, call.caller)
         shown = {"id": reply["id"]}
         where = {"Location": f"/api/messages/{reply['id']}", "Preference-Applied": "respond-async"}
         return JSONResponse(shown, status_code=202, headers=where)
@@ -144,10 +146,15 @@ ROUTES = (
         "/api/message/{target}",
         message,
         "Send to a CI and wait for its reply. `Accept: text/event-stream` streams it,"
-        " `Prefer: respond-async` only waits until the message is taken over (202).",
+        " `Prefer: respond-async` only waits until the message is safe on the"
+        " disk (202). With an `Idempotency-Key`, sending again gets what became of the first.",
         answer="Reply",
         body="Message",
-        query={"timeout_s": "How long to wait, in seconds.", "from": "The local CI that sends."},
+        query={
+            "timeout_s": "How long to wait, in seconds.",
+            "ttl_s": "With `Prefer: respond-async`: how long it is worth delivering, in seconds.",
+            "from": "The local CI that sends.",
+        },
         errors=_FAILURES,
     ),
     Route(

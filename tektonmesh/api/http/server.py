@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -24,6 +26,7 @@ from tektonmesh.net.addresses import join_address, split_address
 
 if TYPE_CHECKING:
     from tektonmesh.api.http.engine import Engine
+    from tektonmesh.api.http.oauth import ResourceServer
 
 _LOG = logging.getLogger(__name__)
 BACKLOG = 128
@@ -37,10 +40,10 @@ async def bound_tcp(config: Config) -> AsyncIterator[tuple[socket.socket, str]]:
     """
     assert config.http is not None
     host, port = split_address(config.http)
-    if not is_loopback(host):
+    if not is_loopback(host) and config.http_tls is None:
         raise LocalError(
             f"HTTP would be open to the network at {config.http}.",
-            hint="Only loopback is served, such as 127.0.0.1:7780.",
+            hint="Set http_cert and http_key for TLS, or serve loopback, such as 127.0.0.1:7780.",
         )
     host = "127.0.0.1" if host.lower().startswith("localhost") else host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -68,6 +71,9 @@ class HttpServer:
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
         self._engine: Engine | None = None
+        config = operations.daemon.config
+        self._tls = None if config.http is None else _tls_of(config)
+        self._oauth = None if config.oauth is None else _oauth_of(config.oauth)
         self._loading = trio.Lock()
 
     async def serve_unix(self, sock: socket.socket, first: bytes, trusted: bool) -> None:
@@ -81,7 +87,16 @@ class HttpServer:
 
         config = self._operations.daemon.config
         token = make_token(config.home)
-        state = {"guard": TcpGuard(token, address, tekton=config.tekton_root is not None)}
+        near = is_loopback(split_address(address)[0])
+        guard = TcpGuard(
+            token,
+            address,
+            tekton=config.tekton_root is not None and near,
+            hosts=(*config.http_hosts, *(() if near else (split_address(address)[0],))),
+            tls=config.http_tls is not None,
+            known=self._scopes_of,
+        )
+        state = {"guard": guard, "tls": self._tls}
         places = trio.CapacityLimiter(CONNECTIONS_MAX)
         async with trio.open_nursery() as nursery:
             while True:
@@ -91,6 +106,14 @@ class HttpServer:
                     continue
                 places.acquire_on_behalf_of_nowait(sock)
                 nursery.start_soon(self._serve_tcp_one, sock, state, places)
+
+    def _scopes_of(self, text: str) -> tuple[str, ...] | None:
+        """What a token of ours or of the OAuth issuer may do; None for one that is neither.
+        Raises PolicyError for a JWT that is refused."""
+        found = self._operations.daemon.tokens.find(text)
+        if found is not None:
+            return found.scopes
+        return self._oauth.check(text) if self._oauth is not None and text.count(".") == 2 else None
 
     async def _serve_tcp_one(
         self, sock: socket.socket, state: dict[str, Any], places: trio.CapacityLimiter
@@ -111,6 +134,28 @@ class HttpServer:
                 if self._engine is None:
                     self._engine = await trio.to_thread.run_sync(_load, self._operations)
         return self._engine
+
+
+def _tls_of(config: Config) -> ssl.SSLContext | None:
+    """The side of TLS that we serve. Raises LocalError if the files are of no use."""
+    if config.http_tls is None:
+        return None
+    cert, key = config.http_tls
+    try:
+        if key.stat().st_mode & 0o077:
+            raise LocalError(f"{key} may be read by others.", hint=f"chmod 600 {key}")
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise LocalError(f"The certificate of HTTP cannot be used: {error}.") from None
+    return context
+
+
+def _oauth_of(named: tuple[str, str, Path]) -> ResourceServer:
+    from tektonmesh.api.http.oauth import ResourceServer
+
+    return ResourceServer(*named)
 
 
 def _load(operations: Operations) -> Engine:

@@ -11,16 +11,31 @@ import click
 from tektonmesh.cli.common import Where, verb
 from tektonmesh.cli.failures import EXIT_FAILED
 from tektonmesh.cli.render import aligned, emit_json, on_terminal, safe_text, table
+from tektonmesh.cli.terms import terms_of, terms_options
 
-ACTIONS = ("list", "approve", "evict")
+_ROTATE = (
+    "It knows the mesh secret and could come back under another id: from now on this stack admits"
+    " nobody by the secret alone (`peers approve`). Give your other stacks a new secret."
+)
+ACTIONS = ("list", "approve", "terms", "evict")
 
 
 @verb(example="tektonmesh peers approve ID")
 @click.argument("action", type=click.Choice(ACTIONS), default="list")
 @click.argument("stack_id", metavar="ID", required=False)
+@terms_options
+@click.option(
+    "--use",
+    "imports",
+    metavar="NAME",
+    multiple=True,
+    help="Let callers here use only this CI of it (repeatable; 'none' for no CI).",
+)
 @click.option("--yes", is_flag=True, help="Evict without asking.")
-def command(where: Where, action: str, stack_id: str | None, yes: bool) -> int | None:
-    """List the stacks that linked or asked to, or approve or evict one of them.
+def command(
+    where: Where, action: str, stack_id: str | None, yes: bool, **chosen: Any
+) -> int | None:
+    """List the stacks that linked or asked to, or approve, set terms with or evict one of them.
 
     ID is the 52 characters of `tektonmesh status` on that stack, with or without dashes, or the
     name it has in this list. Read the id to one another over a channel you trust before you
@@ -36,16 +51,37 @@ def command(where: Where, action: str, stack_id: str | None, yes: bool) -> int |
     if action == "evict" and not (yes or _is_sure(stack_id)):
         click.echo("Nothing was done.", err=True)
         return EXIT_FAILED
+    terms = _terms(**chosen)
+    if action == "terms" and not terms:
+        raise click.UsageError("Say which terms, such as --mode.", click.get_current_context())
     with where.client() as client:
-        result = client.peers(**{action: stack_id})
+        result: dict[str, Any] = {}
+        if action != "terms":
+            result = client.peers(**{action: stack_id})
+        if terms and action != "evict":
+            result |= client.call("terms", stack=result.get("id", stack_id), **terms)
     if where.json:
         emit_json(result)
+    elif action == "terms":
+        click.echo(f"The terms with {safe_text(result['name'])} are set.", err=True)
     else:
         done = "approved" if action == "approve" else "evicted"
         click.echo(f"{result.get('name') or stack_id} is {done}.", err=True)
-        if result.get("warning"):
-            click.echo(result["warning"], err=True)
+        if result.get("rotate_secret"):
+            click.echo(_ROTATE, err=True)
     return None
+
+
+def _terms(
+    mode: str | None,
+    shared_cis: tuple[str, ...],
+    role: str | None,
+    imports: tuple[str, ...],
+) -> dict[str, Any]:
+    terms = terms_of(mode, shared_cis, role)
+    if imports:
+        terms["imports"] = [] if imports == ("none",) else list(imports)
+    return terms
 
 
 def _is_sure(stack_id: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,22 +20,41 @@ if TYPE_CHECKING:
 @click.argument("text", nargs=-1)
 @click.option("--timeout", type=click.FloatRange(0.01), default=60.0, show_default=True,
               metavar="S", help="Seconds to wait for the reply.")  # fmt: skip
-@click.option("--no-wait", is_flag=True, help="Do not wait for the reply; print the message id.")
-def command(
-    where: Where, target: str, text: tuple[str, ...], timeout: float, no_wait: bool
-) -> None:
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Print the id once the message is safe on disk; it then outlives the daemon.",
+)
+@click.option(
+    "--ttl",
+    type=click.FloatRange(1.0),
+    metavar="S",
+    help="With --no-wait: seconds it is worth delivering (a day; at most 7).",
+)
+@click.option("--key", metavar="KEY",
+              help="Sending again with the same key is the same message again.")  # fmt: skip
+def command(where: Where, target: str, text: tuple[str, ...], **options: Any) -> None:
     """Send TEXT (or stdin) to the CI TARGET and print its reply as it comes.
 
     A bare name is a CI of this stack; `numa@west` is one of the stack west. `--json` prints one
     object with the reply, its path and the time spent at each hop. A message has at most 258,048
-    bytes.
+    bytes. `tektonmesh message ID` shows what became of one that was sent with `--no-wait`.
     """
+    timeout, no_wait = options["timeout"], options["no_wait"]
+    if options["ttl"] is not None and not no_wait:
+        raise LocalError("--ttl is only for --no-wait.", hint="--timeout is how long to wait.")
     body = " ".join(text).encode() if text else _read_stdin()
     with where.client() as client:
         if no_wait:
-            _print_id(where, client.send(target, body, timeout=timeout, no_reply=True).id)
+            kept = {"durable": True, "ttl_s": options["ttl"], "idempotency_key": options["key"]}
+            _print_id(where, client.send(target, body, timeout=timeout, **kept).id)
         elif where.json:
-            emit_json(client.send(target, body, timeout=timeout).as_dict())
+            whole = client.send(target, body, timeout=timeout, idempotency_key=options["key"])
+            emit_json(whole.as_dict())
+        elif options["key"]:
+            # A reply that may have come before cannot be streamed.
+            whole = client.send(target, body, timeout=timeout, idempotency_key=options["key"])
+            print(safe_text(whole.body) if on_terminal() else whole.body)
         else:
             with client.stream(target, body, timeout=timeout) as reply:
                 _print_reply(reply)

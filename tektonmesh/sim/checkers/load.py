@@ -163,8 +163,7 @@ class Quiet(Watcher):
 
 class NamesFirst(Watcher):
     """13: the names of all stacks are usable before a twentieth of the bytes have arrived at a
-    host that joins with an empty disk. Watched where owners have many records; not held yet, since
-    an owner is sent whole."""
+    host that joins with an empty disk. Watched where owners have many records."""
 
     name = "names-first"
     part_max = 0.05

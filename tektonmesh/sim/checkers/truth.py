@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from tektonmesh.core.events import Received
 from tektonmesh.core.head import hash_head
+from tektonmesh.core.record import kind_of
 from tektonmesh.core.replica import Change, Held
-from tektonmesh.core.types import ContentVersion, StackId, Version
+from tektonmesh.core.types import SCOPE_OF_KIND, ContentVersion, Scope, StackId, Version
 from tektonmesh.sim.checkers.common import Durable, honest_hosts, node_of
 from tektonmesh.sim.host import Host
 from tektonmesh.sim.watcher import Watcher
@@ -50,7 +51,7 @@ class ExactBytes(Watcher):
             self._publish(host, history, held)
         elif version not in history:
             self.fail(host, f"shows {self._name(change.owner)} at {version}: never published")
-        elif held.records != history[version][1]:
+        elif held.records != _told(held, history[version][1]):
             self.fail(host, f"shows other records of {self._name(change.owner)} at {version}")
 
     def _publish(
@@ -149,7 +150,7 @@ class Converges(Watcher):
         stores: dict[ContentVersion, dict[str, bytes]] = {}
         for host in hosts:
             held = node_of(host).replica.owners.get(owner.stack_id)
-            if held is None or held.expired:
+            if held is None or held.expired or held.outlined:
                 continue
             if stores.setdefault(held.head.content_version, held.records) != held.records:
                 self.fail(host, f"holds other records of {owner.name} at one version")
@@ -227,3 +228,11 @@ class OnlyLiarsAreStruck(Watcher):
             for other in running if len(strikes) else ():
                 if strikes.count(other.stack_id) > garbled.get((host.index, other.index), 0):
                     self.fail(host, f"struck {other.name}, which is honest")
+
+
+def _told(held: Held, records: dict[str, bytes]) -> dict[str, bytes]:
+    """What of an owner's records should be held: of an outlined one those of its topology."""
+    if not held.outlined:
+        return records
+    kinds = SCOPE_OF_KIND
+    return {k: v for k, v in records.items() if kinds.get(kind_of(k)) == Scope.TOPOLOGY}

@@ -43,6 +43,7 @@ def test_health_needs_no_token() -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example:7780", "evil.example", "127.0.0.1:80", "", "localhost.evil.example:7780"]
 )
+@pytest.mark.hostile("browser")
 def test_another_host_is_refused_even_with_the_token(host: str) -> None:
     assert refusal(Access.OWNER, OWNER | {"host": host}) == "refused"
     assert refusal(Access.ANYONE, {"host": host}) == "refused"
@@ -55,6 +56,7 @@ def test_this_machine_has_several_names(host: str) -> None:
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1:7780", ""])
+@pytest.mark.hostile("browser")
 def test_pages_from_elsewhere_are_refused(origin: str) -> None:
     assert refusal(Access.OWNER, OWNER | {"origin": origin}) == "refused"
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tektonmesh.cli.common import Where
 from tektonmesh.cli.doctor import Finding, examine
+from tektonmesh.cli.doctor_closed import check_rights
 from tektonmesh.cli.main import main
 
 
@@ -30,6 +33,21 @@ def findings(home: Path) -> dict[str, list[Finding]]:
 
 def levels(home: Path, check: str) -> list[str]:
     return [finding.level for finding in findings(home)[check]]
+
+
+_GRANT = {"id": "1", "name": "west", "verb": "message", "ci": "numa"}
+_TOKEN = {"id": "1", "name": "x", "scopes": ["read"], "expires": 5}
+
+
+class _Asked:
+    """A `Where` whose daemon is the one given."""
+
+    def __init__(self, daemon: object) -> None:
+        self._daemon = daemon
+
+    @contextmanager
+    def client(self) -> Iterator[object]:
+        yield self._daemon
 
 
 def test_a_good_home_without_a_daemon_fails_in_the_daemon_only(home: Path) -> None:
@@ -76,7 +94,16 @@ def test_a_wrong_setting_fails_with_its_hint(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "check"),
-    [('share_default = "public"', "sharing"), ('http = "0.0.0.0:7780"', "http")],
+    [
+        ('share_default = "public"', "sharing"),
+        ('http = "0.0.0.0:7780"', "http"),
+        ('http = "0.0.0.0:7780"\nhttp_cert = "c"\nhttp_key = "k"', "http"),
+        ('allow_endpoint_hosts = ["192.168.1.20"]', "endpoints"),
+        ("allow_uids = [1001]", "users"),
+        ('audit_full = "continue"', "audit"),
+        ('oauth_issuer = "https://id.example"\noauth_jwks = "j"', "oauth"),
+        ('log_level = "debug"', "log"),
+    ],
 )
 def test_what_is_more_open_than_the_default_is_a_warning(home: Path, line: str, check: str) -> None:
     (home / "tektonmesh.toml").write_text(line + "\n")
@@ -106,3 +133,54 @@ def test_findings_are_objects_under_json(home: Path, capsys: pytest.CaptureFixtu
     main(["doctor", "--home", str(home), "--json"])
     for line in capsys.readouterr().out.splitlines():
         assert set(json.loads(line)) == {"check", "level", "detail", "advice"}
+
+
+def test_an_audit_log_that_was_changed_fails(home: Path) -> None:
+    from tektonmesh.net import identity
+    from tektonmesh.net.auditlog import AuditLog
+
+    keys = identity.load(home)
+    log = AuditLog(home, keys.stack_id, keys, None)
+    log.add("allow", stack="west")
+    log.close()
+    assert levels(home, "audit") == ["ok"]
+    (path,) = (home / "audit").iterdir()
+    path.write_bytes(path.read_bytes().replace(b"west", b"east"))
+    assert levels(home, "audit") == ["fail"]
+
+
+class _Daemon:
+    """Answers as a daemon with such a policy would."""
+
+    def __init__(self, **answers: object) -> None:
+        self.answers = {"grant": [], "token": [], "policy": {"peers": []}, "invite": []} | answers
+
+    def call(self, method: str, **_params: object) -> object:
+        return self.answers[method]
+
+
+@pytest.mark.parametrize(
+    ("answers", "check"),
+    [
+        ({"grant": [_GRANT]}, "grants"),
+        ({"grant": [_GRANT | {"verb": "introduce", "not_after_ms": 1}]}, "grants"),
+        ({"policy": {"peers": [{"name": "west", "mode": "full", "shared_cis": []}]}}, "terms"),
+        ({"token": [_TOKEN | {"scopes": ["owner"]}]}, "tokens"),
+        ({"token": [_TOKEN | {"expires": None}]}, "tokens"),
+        ({"invite": [{}]}, "invites"),
+    ],
+)
+def test_rights_without_an_end_or_a_bound_are_warnings(
+    answers: dict[str, object], check: str
+) -> None:
+    found = list(check_rights(_Asked(_Daemon(**answers))))  # type: ignore[arg-type]
+    assert [(one.check, one.level) for one in found] == [(check, "warn")]
+    assert found[0].advice
+
+
+def test_a_closed_policy_is_worth_no_word() -> None:
+    narrow = {"name": "west", "mode": "partial", "shared_cis": ["numa"]}
+    daemon = _Daemon(
+        grant=[_GRANT | {"not_after_ms": 1}], token=[_TOKEN], policy={"peers": [narrow]}
+    )
+    assert list(check_rights(_Asked(daemon))) == []  # type: ignore[arg-type]

@@ -77,6 +77,7 @@ def test_restart_only_heads_with_our_signature_raise_the_epoch() -> None:
 
 
 @pytest.mark.parametrize("backup", [False, True], ids=["lost disk", "restored backup"])
+@pytest.mark.hostile("restored-backup")
 def test_lost_disk_a_full_snapshot_under_a_higher_epoch_replaces_all_of_before(
     backup: bool,
 ) -> None:
@@ -101,6 +102,7 @@ def test_lost_disk_a_full_snapshot_under_a_higher_epoch_replaces_all_of_before(
 # --- cloned machine ------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("clone")
 def test_cloned_machine_the_newest_start_stays_and_the_other_falls_silent() -> None:
     relay = Member("c").start()
     old = Member("a", instance=b"old", now=1000.0).start()
@@ -125,6 +127,7 @@ def test_cloned_machine_the_newest_start_stays_and_the_other_falls_silent() -> N
 # --- equivocation --------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("two-at-one-version")
 def test_equivocation_everybody_keeps_the_smaller_hash_holds_the_proof_and_routes_nowhere() -> None:
     network = chain("a", "b", "c", "d")
     author = Author(50)
@@ -187,6 +190,7 @@ def test_replay_old_and_expired_heads_are_dropped_before_any_signature_is_checke
         assert member.replica.apply(delta, LINK).value == "stale"
 
 
+@pytest.mark.hostile("old-head-after-left")
 def test_replay_who_left_stays_away_whatever_of_before_is_sent_again() -> None:
     network = chain("a", "b")
     author, b = Author(50), network["b"]
@@ -214,6 +218,7 @@ def omitting(author: Author) -> Delta:
 
 
 @pytest.mark.parametrize("lie", [forged, omitting])
+@pytest.mark.hostile("signed-by-another")
 def test_forgery_and_omission_cost_the_link_and_a_strike_and_show_nothing(lie: Any) -> None:
     network = chain("a", "b")
     b, author = network["b"], Author(50)
@@ -223,6 +228,7 @@ def test_forgery_and_omission_cost_the_link_and_a_strike_and_show_nothing(lie: A
     assert not b.node.replica.has(author.id)
 
 
+@pytest.mark.hostile("withheld")
 def test_omission_what_one_neighbour_withholds_another_one_brings() -> None:
     network = Network("a", "b", "c", "d")
     withheld = network["a"].id
@@ -243,6 +249,7 @@ def test_omission_what_one_neighbour_withholds_another_one_brings() -> None:
 # --- key theft -----------------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("highest-version")
 def test_key_theft_a_newer_key_epoch_beats_whatever_the_thief_signs() -> None:
     network = chain("a", "b", "c")
     author = Author(50)
@@ -305,6 +312,7 @@ def test_flood_of_one_owner_does_not_slow_the_news_of_another() -> None:
 
 
 @pytest.mark.parametrize("noticed", [True, False], ids=["asleep", "stopped from outside"])
+@pytest.mark.hostile("suspended")
 def test_suspended_for_8_hours_a_stack_is_up_everywhere_seconds_after_it_wakes(
     noticed: bool,
 ) -> None:

@@ -58,6 +58,7 @@ def test_a_known_address_can_become_a_seed() -> None:
     assert target.seed_peer
 
 
+@pytest.mark.hostile("mdns-own-id", "dial-targets")
 def test_own_addresses_and_the_own_id_are_not_dialled() -> None:
     env = make_env(listen=("h:1",))
     book = AddressBook(env, {})

@@ -11,6 +11,7 @@ from tektonmesh.core.messages import (
     Buckets,
     Delta,
     Graft,
+    Outlines,
     Prune,
     Refuses,
     Vector,
@@ -39,7 +40,10 @@ def entry(owner: bytes, version: int = 1, content: int = 1) -> VectorEntry:
 
 
 def tell(member: Member, link: int, *entries: VectorEntry, reply: bool = False) -> None:
+    """What a peer holds. It has no outlines to send (`test_outlines.py`)."""
     member.receive(link, Vector((), tuple(entries), reply, False))
+    if member.antientropy.introductions.waiting:
+        member.receive(link, Outlines((), False))
 
 
 def sent(member: Member, link: int, kind: type) -> list[Any]:

@@ -247,6 +247,7 @@ def test_an_envelope_with_a_broken_frame_costs_the_link_it_came_on(size: int, wa
         bench.inject("b", "a", packed(bench)[:size])
 
 
+@pytest.mark.hostile("raised-hop-limit")
 def test_a_budget_beyond_our_own_limits_is_cut_to_them() -> None:
     bench = three()
     bench.collect_at("c")

@@ -52,6 +52,7 @@ def test_the_wait_is_half_a_round_trip_of_the_link_where_that_is_longer() -> Non
     assert asker.wait(1.0) == [(0.3, ONE, [OWNER]), (0.6, TWO, [OWNER])]
 
 
+@pytest.mark.hostile("promised-never-delivered")
 def test_the_announcers_are_asked_one_after_the_other_and_then_it_is_given_up() -> None:
     asker = Asker()
     for link in (ONE, TWO, THREE):

@@ -94,6 +94,7 @@ def test_a_withdrawn_message_is_cancelled_at_its_ci_only() -> None:
     assert log.heard == []
 
 
+@pytest.mark.hostile("inbox-flood")
 def test_each_ci_has_a_bounded_inbox_of_its_own() -> None:
     handouts = Handouts(make_env(inbox_per_ci_max=2))
     numa, athena = make_ci("numa"), make_ci("athena")

@@ -95,6 +95,7 @@ def test_a_head_of_another_mesh_is_refused() -> None:
     refuse(member, author.delta(mesh_id=bytes(8)), "mesh")
 
 
+@pytest.mark.hostile("over-quota")
 def test_too_many_changes_are_refused() -> None:
     member, author = holding()
     many = tuple((1, f"ci/{n:05}") for n in range(4097))
@@ -103,6 +104,7 @@ def test_too_many_changes_are_refused() -> None:
     refuse(member, replace(author.delta(), puts=puts), "more changes")
 
 
+@pytest.mark.hostile("over-quota")
 def test_too_many_bytes_are_refused() -> None:
     member, author = holding()
     puts = tuple((1, f"ci/{n:05}", bytes(2048)) for n in range(600))
@@ -125,6 +127,7 @@ def test_a_record_that_breaks_a_rule_is_refused() -> None:
 # --- quota and admission -------------------------------------------------------------------------
 
 
+@pytest.mark.hostile("over-quota")
 def test_a_full_replica_takes_no_new_owner(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake, "OWNERS_MAX", 1)
     member, author = holding()

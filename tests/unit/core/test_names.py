@@ -45,6 +45,7 @@ def test_a_stack_is_shown_by_its_name() -> None:
     assert rig.names.resolve_stack("west") == id_of("b")
 
 
+@pytest.mark.hostile("deceptive-names")
 def test_the_second_stack_of_a_name_is_shown_with_the_start_of_its_id() -> None:
     rig = Rig()
     rig.publish("b", name="west")
@@ -141,6 +142,7 @@ def test_renaming_does_not_collect_all_names() -> None:
         None,
     ],
 )
+@pytest.mark.hostile("deceptive-names")
 def test_a_name_outside_the_grammar_is_not_shown(name: object) -> None:
     rig = Rig()
     rig.publish("b", name=name)

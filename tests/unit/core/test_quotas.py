@@ -13,7 +13,7 @@ from tektonmesh.core import events as ev
 from tektonmesh.core import messages as msg
 from tektonmesh.core import quotas
 from tektonmesh.core.intake import OWNERS_MAX
-from tektonmesh.core.messages import SEND_CLASS, Delta, Ping, Pong, Proof, Want
+from tektonmesh.core.messages import SEND_CLASS, Delta, Outlines, Ping, Pong, Proof, Want
 from tektonmesh.core.quotas import (
     BYTES_BURST,
     CONTROL_BURST,
@@ -193,6 +193,16 @@ def test_news_are_counted_by_their_bytes_as_well(monkeypatch: pytest.MonkeyPatch
     used = bytes_left - door.quotas._bytes.tokens(PEER, door.member.env.now)
     assert used > 6 * len(large)
     assert BYTES_BURST >= 16 * SET_SIZE_MAX
+
+
+def test_outlines_are_charged_like_the_news_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    door = Door(monkeypatch, NEWS_BURST=3.0, NEWS_PER_S=0.001)
+    author = Author(50)
+    whole = author.delta({"stack/self": {"name": "x"}})
+    assert door.receive(Outlines((whole, whole), True))
+    assert not door.receive(Outlines((whole, whole), True))
+    assert door.receive(Outlines((), False))
+    assert not door.receive(Outlines((whole,), False))
 
 
 # --- owners --------------------------------------------------------------------------------------

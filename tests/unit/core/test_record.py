@@ -88,6 +88,7 @@ def test_a_record_cannot_be_in_two_scopes() -> None:
         RecordSet().changed([(7, "mood/today", b""), (8, "mood/today", b"")], [])
 
 
+@pytest.mark.hostile("over-quota")
 def test_the_quotas_of_an_owner_hold() -> None:
     many = [(1, f"ci/{n}", b"") for n in range(record.RECORDS_MAX)]
     full = RecordSet().changed(many, [])

@@ -547,3 +547,99 @@ def test_where_a_secret_proves_membership_no_key_documents_are_kept() -> None:
     for n in (2, 3, 4):
         assert trust.accept(make_keys(n)[1].keydoc).stack_id == id_of(n)
     assert trust._accepted == {}
+
+
+# --- introducers ---------------------------------------------------------------------------------
+
+
+def introduction(issuer: int, subject: int, **changes: Any) -> tuple[Keys, SignedKeyDoc]:
+    """The key document of a stack with a voucher of another one."""
+    issuer_keys, by = make_keys(issuer)
+    keys, identity = make_keys(subject)
+    fields = {"mesh_id": MESH_ID, "stack_id": identity.stack_id, "role": "member"}
+    fields |= {"not_after_ms": NOW_MS + 1000, "issuer": by.stack_id}
+    voucher = Voucher(**fields | changes).sign(CODEC, issuer_keys)  # type: ignore[arg-type]
+    return keys, sign_keydoc(keys, proof=kd.write_proof(CODEC, b"", [voucher]))
+
+
+def introduced(trust: Trust, keydoc: SignedKeyDoc, subject: int = 3) -> str:
+    return trust.judge(make_keys(subject)[1].stack_id, "c", keydoc, False).reason
+
+
+def test_an_introducer_admits_others_and_is_off_unless_it_is_let() -> None:
+    _, trust = make_trust(mesh_key=None, allowed_ids=(B.stack_id,))
+    trust.accept(sign_keydoc(B_KEYS))
+    _, keydoc = introduction(2, 3)
+    assert introduced(trust, keydoc) == "pending"
+    trust.introduces = lambda stack_id: stack_id == B.stack_id
+    assert introduced(trust, keydoc) == "introduced"
+    assert introduced(trust, introduction(2, 3, not_after_ms=NOW_MS)[1]) == "pending"
+    assert introduced(trust, introduction(2, 3, stack_id=B.stack_id)[1]) == "pending"
+    forged = kd.read_proof(CODEC, introduction(2, 3)[1].proof)[1][0][:-4] + b"oops"
+    keys = make_keys(3)[0]
+    false = sign_keydoc(keys, proof=kd.write_proof(CODEC, b"", [forged]))
+    assert introduced(trust, false) == "pending"
+
+
+def test_who_was_introduced_introduces_nobody() -> None:
+    _, trust = make_trust(mesh_key=None, allowed_ids=(B.stack_id,))
+    trust.introduces = lambda _stack_id: True
+    trust.accept(sign_keydoc(B_KEYS))
+    _, third = introduction(2, 3)
+    trust.accept(third)
+    assert introduced(trust, introduction(3, 4)[1], subject=4) == "pending"
+
+
+@pytest.mark.hostile("evicted-again")
+def test_an_eviction_beats_an_introduction_and_ends_the_introducer() -> None:
+    _, trust = make_trust(mesh_key=None, allowed_ids=(B.stack_id,))
+    trust.introduces = lambda _stack_id: True
+    trust.accept(sign_keydoc(B_KEYS))
+    _, keydoc = introduction(2, 3)
+    trust.evict(make_keys(3)[1].stack_id)
+    assert introduced(trust, keydoc) == "evicted"
+    _, fourth = introduction(2, 4)
+    trust.evict(B.stack_id)
+    assert introduced(trust, fourth, subject=4) == "pending"
+
+
+def test_the_role_of_who_was_introduced_is_the_one_it_was_vouched_for() -> None:
+    _, trust = make_trust(mesh_key=None, allowed_ids=(B.stack_id,))
+    trust.introduces = lambda _stack_id: True
+    trust.accept(sign_keydoc(B_KEYS))
+    _, keydoc = introduction(2, 3, role="observer")
+    third = make_keys(3)[1].stack_id
+    assert trust.role_of(third) == ""
+    trust.accept(keydoc)
+    trust.link_up(up(3))
+    assert trust.role_of(third) == "observer"
+    assert trust.role_of(B.stack_id) == "member"
+    trust.evict(third)
+    assert trust.role_of(third) == ""
+
+
+# --- keys that were replaced ----------------------------------------------------------------------
+
+
+@pytest.mark.hostile("stolen-keys")
+def test_old_keys_open_no_link_once_newer_ones_are_known() -> None:
+    _, trust = make_trust(allowed_ids=(B.stack_id,))
+    assert trust.judge(B.stack_id, "b", B.keydoc, True).admitted
+    trust.key_epoch_of = lambda _stack_id: 1
+    assert trust.judge(B.stack_id, "b", B.keydoc, True) == Verdict(False, "old_keys")
+    newer = sign_keydoc(B_KEYS, key_epoch=1)
+    assert trust.judge(B.stack_id, "b", newer, True).admitted
+
+
+def test_a_link_under_old_keys_ends_when_newer_ones_come() -> None:
+    env, trust = make_trust()
+    trust.link_up(up(2, link=7))
+    trust.keys_changed(B.stack_id, 0)
+    assert only(env.take(), CloseLink) == []
+    trust.keys_changed(B.stack_id, 1)
+    assert [(closed.link, closed.code) for closed in only(env.take(), CloseLink)] == [
+        (7, "old_keys")
+    ]
+    trust.link_down(7)
+    trust.keys_changed(B.stack_id, 2)
+    assert only(env.take(), CloseLink) == []

@@ -140,6 +140,12 @@ def test_status_has_the_shape_of_the_contract() -> None:
         "forwarding_bytes": 0,
         "requests": 0,
         "deliveries": 0,
+        "outbox": 0,
+        "outbox_bytes": 0,
+        "inbox": 0,
+        "inbox_bytes": 0,
+        "answers": 0,
+        "dead_letters": 0,
         "blobs_lacking": 0,
     }
     assert len(status["fingerprint"]) == 32

@@ -165,11 +165,13 @@ NOT_CANONICAL = {
 
 
 @pytest.mark.parametrize("data", NOT_CANONICAL.values(), ids=NOT_CANONICAL.keys())
+@pytest.mark.hostile("not-canonical")
 def test_what_pack_would_not_have_written_is_refused(data: bytes) -> None:
     with pytest.raises(RemoteError):
         unpack(data)
 
 
+@pytest.mark.hostile("bombs")
 def test_headers_that_promise_more_than_there_is_reserve_no_room_for_it() -> None:
     """1,023 nested arrays of 20,000 items each, of which there is none: 160 MB if believed."""
     bomb = b"\xdd" + limits.NODES_MAX.to_bytes(4, "big")
@@ -223,6 +225,9 @@ MESSAGES: list[msg.Message] = [
     msg.Buckets(b"p" * 4096),
     msg.Refuses((ID, ID[::-1])),
     msg.Ihave((msg.News(ID, Version(1, 2, 3), b"h" * 8),)),
+    msg.WantOutlines((ID, ID[::-1])),
+    msg.Outlines((), False),
+    msg.Outlines((msg.Delta(HEAD, None, ((0, "addr/0", b"a"),), (), KEYDOC),), True),
     msg.Graft(((ID, None), (ID[::-1], ContentVersion(0, 1, 2)))),
     msg.Prune(),
     msg.Forward(1, b"envelope"),
@@ -255,6 +260,7 @@ def test_the_numbers_of_messages_never_change() -> None:
 
 
 @pytest.mark.parametrize("kind", [0, 1, 4, 15, 99, 255])
+@pytest.mark.hostile("unknown-kinds")
 def test_an_unknown_kind_is_skipped(kind: int) -> None:
     assert decode_message(kind, b"whatever") is None
 

@@ -43,6 +43,7 @@ def test_a_message_of_any_size_survives_its_frames(size: int) -> None:
     assert assembler().feed(b"".join(frames)) == [(7, body)]
 
 
+@pytest.mark.hostile("broken-frames")
 def test_bytes_may_come_one_at_a_time() -> None:
     joined = assembler()
     stream = b"".join([*cut(1, 0, b"a"), *cut(2, 1, b"bb"), *cut(3, 2, b"ccc")])
@@ -69,6 +70,7 @@ REFUSED_HEADERS = {
 
 
 @pytest.mark.parametrize("start", REFUSED_HEADERS.values(), ids=REFUSED_HEADERS.keys())
+@pytest.mark.hostile("broken-frames")
 def test_a_malformed_header_is_refused_before_its_payload_comes(start: bytes) -> None:
     with pytest.raises(RemoteError, match="header"):
         assembler().feed(start)
@@ -132,6 +134,7 @@ def test_a_first_frame_is_taken_with_what_follows_it() -> None:
     ],
     ids=["large", "empty", "huge", "class", "more to come", "offset", "zero", "http"],
 )
+@pytest.mark.hostile("broken-frames")
 def test_a_stranger_may_send_one_small_frame_and_nothing_else(start: bytes) -> None:
     with pytest.raises(RemoteError):
         take_first(start)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tektonmesh.core.invites import proof_of
 from tektonmesh.core.trust import Verdict
 from tektonmesh.core.types import SignedKeyDoc, StackId
 from tektonmesh.wire import limits
@@ -59,6 +60,8 @@ class End:
         judge: Judge | None = None,
         expect: StackId | None = None,
         seen: int = 0,
+        invite: tuple[bytes, bytes] | None = None,
+        judge_invite: Any = None,
         **identity: Any,
     ) -> None:
         self.keys, own = make_keys(number)
@@ -67,7 +70,7 @@ class End:
         addresses = C_ADDRESSES if role is Role.CLIENT else S_ADDRESSES
         self.machine = Handshake(
             role,
-            Local(self.identity, self.keys, mesh_keys, addresses),
+            Local(self.identity, self.keys, mesh_keys, addresses, invite, judge_invite),
             Channel(*leaves, make_keys(peer)[0].op_public, 5),
             judge=self.judge,
             highest=lambda key: seen,
@@ -451,3 +454,65 @@ def test_a_hello_fits_its_limit_with_the_largest_proof_and_eight_addresses() -> 
     big = client(keydoc=keydoc, name="n" * 63)
     assert len(big.machine.start()) < limits.HELLO_SIZE_MAX
     assert s.machine.start() == b""
+
+
+# --- invites -------------------------------------------------------------------------------------
+
+
+class Invites:
+    """Judges by one secret, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+
+    def __call__(self, invite: bytes, context: bytes, mac: bytes) -> Verdict:
+        self.asked.append(invite)
+        fits = mac == proof_of(b"s" * 16, context)
+        return Verdict(fits, "invited" if fits else "bad_invite")
+
+
+def test_an_invite_admits_whom_nothing_else_does_and_its_secret_is_never_sent() -> None:
+    invites = Invites()
+    c = client(invite=(b"12345678", b"s" * 16))
+    s = server(judge=Judge(admit=False), judge_invite=invites)
+    assert b"s" * 16 not in c.machine.start()
+    c = client(invite=(b"12345678", b"s" * 16))
+    shake(c, s)
+    assert s.machine.peer is not None and s.machine.peer.invite == b"12345678"
+    assert invites.asked == [b"12345678"]
+
+
+def test_a_wrong_secret_is_refused_and_told_with_the_invite_it_was_for() -> None:
+    c = client(invite=(b"12345678", b"t" * 16))
+    s = server(judge=Judge(admit=False), judge_invite=Invites())
+    refused = refusal_of(lambda: shake(c, s))
+    assert (refused.code, refused.detail) == ("not_admitted", "bad_invite")
+    assert refused.peer is not None and refused.peer.invite == b"12345678"
+
+
+@pytest.mark.parametrize("reason", ["evicted", "held_off", "bad_keydoc"])
+def test_no_invite_is_looked_at_for_those_who_are_refused_for_another_reason(reason: str) -> None:
+    invites = Invites()
+    c = client(invite=(b"12345678", b"s" * 16))
+    s = server(judge=Judge(admit=False, reason=reason), judge_invite=invites)
+    refusal_of(lambda: shake(c, s))
+    assert invites.asked == []
+
+
+@pytest.mark.hostile("invite-replayed")
+def test_an_invite_replayed_on_another_connection_proves_nothing() -> None:
+    """Between the two ends sits somebody with other leaf keys, who passes the claim on."""
+    invites = Invites()
+    c = client(invite=(b"12345678", b"s" * 16))
+    s = server(judge=Judge(admit=False), judge_invite=invites, leaves=(M_LEAF, S_LEAF))
+    s.machine.start()
+    refusal_of(lambda: s.machine.receive(c.machine.start()))
+    assert invites.asked == []
+
+
+@pytest.mark.parametrize("shown", [(b"1234567", b"s" * 16), (b"123456789", b"s" * 16)])
+def test_an_invite_of_another_size_is_none(shown: tuple[bytes, bytes]) -> None:
+    invites = Invites()
+    s = server(judge=Judge(admit=False), judge_invite=invites)
+    refusal_of(lambda: shake(client(invite=shown), s))
+    assert invites.asked == []

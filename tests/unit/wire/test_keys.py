@@ -44,6 +44,7 @@ def test_the_root_key_signs_with_a_key_of_its_own() -> None:
 GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
+@pytest.mark.hostile("malleated-signature")
 def test_a_malleated_signature_is_refused() -> None:
     sig = KEYS.sign(b"", b"data")
     scalar = int.from_bytes(sig[32:], "little") + GROUP_ORDER
@@ -54,6 +55,7 @@ SMALL_ORDER = [bytes(32), b"\x01" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"]
 
 
 @pytest.mark.parametrize("public", SMALL_ORDER)
+@pytest.mark.hostile("small-order-key")
 def test_a_public_key_of_small_order_verifies_nothing(public: bytes) -> None:
     assert not verify(public, b"", b"anything", public + bytes(32))
     assert not verify(public, b"", b"anything", b"\x01" + bytes(63))

@@ -39,6 +39,7 @@ def test_two_seals_of_one_body_look_different() -> None:
 
 
 @pytest.mark.parametrize("at", [0, 1, 32, 33, 44, 45, 60, -1])
+@pytest.mark.hostile("bit-flip")
 def test_a_changed_bit_anywhere_is_noticed(at: int) -> None:
     sealed = bytearray(ALICE.seal(TO_BOB, b"aad", b"body"))
     sealed[at] ^= 1

@@ -1,0 +1,255 @@
+"""Durable messages of one node, both ends: the face of `outbox` and `inbox`, and their words.
+
+What stands in sealed bodies, besides what `sealing` lists: `du` marks everything that is about a
+durable message, `low` (in a REQUEST) is the instant before which its origin sends no copies any
+more, and a RECEIPT with `rr` goes the other way: the origin has the answer. Nothing else is decided
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from tektonmesh.core.answering import NACK_WITHIN_S, Answering
+from tektonmesh.core.ci import key_of
+from tektonmesh.core.cis import Cis
+from tektonmesh.core.commits import Commits
+from tektonmesh.core.courier import Courier
+from tektonmesh.core.deliveries import Deliveries
+from tektonmesh.core.envelope import Envelope, Kind
+from tektonmesh.core.events import SendMessage
+from tektonmesh.core.forwarding import Forwarding
+from tektonmesh.core.graph import Graph
+from tektonmesh.core.inbox import Inbox, Voice
+from tektonmesh.core.incoming import Answer, Key, Note
+from tektonmesh.core.knowncis import KnownCis
+from tektonmesh.core.machine import Env
+from tektonmesh.core.meshtime import MeshTime
+from tektonmesh.core.names import NAME
+from tektonmesh.core.outbox import Outbox
+from tektonmesh.core.outcomes import COLLECT_MAX
+from tektonmesh.core.outgoing import Outgoing
+from tektonmesh.core.policy import Act
+from tektonmesh.core.replica import Change
+from tektonmesh.core.replies import OFFSET_MAX
+from tektonmesh.core.sealing import Body, bytes_of, number_of, text_of
+from tektonmesh.core.turns import Turns
+from tektonmesh.core.types import Saved, StackId
+from tektonmesh.errors import CODES, DeliveryError, LocalError, RemoteError
+
+LATER = ("busy", "ci_offline", "leaving", "store", "unreachable")
+"""What a destination may say without ending a message."""
+
+TIME_MAX = (1 << 48) - 1
+
+
+class Durable(Voice):
+    """Everything of one node that outlives it."""
+
+    def __init__(
+        self,
+        env: Env,
+        clock: MeshTime,
+        cis: Cis,
+        graph: Graph,
+        forwarding: Forwarding,
+        deliveries: Deliveries,
+    ) -> None:
+        self.env = env
+        self.commits = Commits(env)
+        self.courier = Courier(env, graph, forwarding, deliveries.sealer)
+        self.outbox = Outbox(env, clock, graph, self.courier, self.commits, deliveries.outcomes)
+        self.known = KnownCis(env, clock, cis)
+        self.inbox = Inbox(env, clock, self.known, self.courier, self.commits, self)
+        self.inbox.turns = Turns(env, cis, deliveries.handouts, self.inbox)
+        self.inbox.label = partial(deliveries.outcomes.address, "")
+        self.outbox.confirm = self._confirm
+        self.outbox.deliver_here = self._deliver_here
+        self.inbox.permit = self._permit
+        self._cis, self._rights = cis, deliveries.rights
+        self._sealer = deliveries.sealer
+        self._answering: Answering = deliveries.answering
+        deliveries.arrivals.durable = self.on_request
+        cis.came = self._ci_came
+        cis.went = self.known.went
+
+    def load(self, saved: Saved) -> None:
+        """Take back what the disk kept; nothing is sent before `start`."""
+        self.known.load(saved)
+        self.outbox.load(saved)
+        self.inbox.load(saved)
+
+    def start(self) -> None:
+        self.outbox.start()
+        self.inbox.start()
+
+    def accept(self, command: SendMessage, stack: StackId, ci: str, timeout_s: float) -> None:
+        """A durable message, or one with an idempotency key, from a caller here; its answer
+        follows. Raises DeliveryError, StoreError, LocalError as `Outbox.accept` does, and
+        DeliveryError `not_found` for a CI of this stack that was not here lately."""
+        if stack == self.env.me and (key_of(ci), False) not in self.known:
+            raise DeliveryError(f"There is no CI '{ci}' on this stack.", code="not_found")
+        self.outbox.accept(command, stack, ci, timeout_s)
+
+    def leaving(self) -> None:
+        """Take no more and hand out no more; what is here waits on the disk."""
+        self.outbox.leaving()
+        self.inbox.turns.stop()
+
+    # --- what others tell ------------------------------------------------------------------------
+
+    def on_change(self, change: Change) -> None:
+        self.courier.on_owner(change.owner)
+
+    def graph_changed(self) -> None:
+        self.courier.graph_changed()
+
+    def _ci_came(self, key: str) -> None:
+        self.known.came(key)
+        self.inbox.turns.ready(key)
+
+    # --- at the destination ----------------------------------------------------------------------
+
+    def on_request(self, envelope: Envelope, body: Body) -> None:
+        """A durable message from another stack, opened and paid for."""
+        header = envelope.header
+        sender = text_of(body, "from")
+        key = header.source, header.msg_id
+        if sender and NAME.fullmatch(sender.lower()) is None:
+            self.nack(key, "bad_request", "The name of the sender is malformed.", "released")
+            return
+        ttl_max_ms = int(self.env.settings.durable_ttl_max_s * 1000.0)
+        note = Note(
+            ci=key_of(text_of(body, "to")),
+            sender=sender,
+            content_type=text_of(body, "ct"),
+            body=bytes_of(body, "body"),
+            no_reply=body.get("nr") is True,
+        )
+        left_s = max(1, number_of(body, "left", ttl_max_ms)) / 1000.0
+        self.inbox.take(key, note, left_s, number_of(body, "low", TIME_MAX), envelope.trace)
+
+    def _permit(self, source: StackId, note: Note) -> None:
+        """The policy, once for each message: a repeat gets what the first copy got. A CI that is
+        away has no policy of its own; only our own mesh may leave messages for it."""
+        away = self._cis.get(note.ci) is None and self._rights.is_own(source)
+        if source != self.env.me and not away:
+            act = Act("message", note.ci, caller_ci=note.sender, size=len(note.body))
+            self._rights.require(source, act)
+
+    def _deliver_here(self, item: Outgoing) -> None:
+        """From this stack to one of its own CIs."""
+        letter, me = item.letter, self.env.me
+        note = Note(
+            ci=key_of(letter.ci),
+            sender=letter.sender,
+            content_type=letter.content_type,
+            body=letter.body,
+            no_reply=letter.no_reply,
+        )
+        low_ms = self.outbox.low_ms(me)
+        self.inbox.take((me, item.msg_id), note, self.outbox.left_s(item), low_ms, b"")
+
+    def receipt(self, key: Key, trace: bytes) -> None:
+        if key[0] == self.env.me:
+            self._heard_here(key, self.outbox.on_receipt)
+        else:
+            self._say(Kind.RECEIPT, key, {"tr": trace, "du": True})
+
+    def nack(self, key: Key, code: str, detail: str, outcome: str) -> None:
+        if key[0] == self.env.me:
+            self._heard_here(key, lambda item: self._on_nack(item, code, detail, outcome))
+        else:
+            body = {"code": code, "detail": detail, "out": outcome, "du": True}
+            self._say(Kind.NACK, key, body)
+
+    def piece(self, key: Key, offset: int, data: bytes) -> None:
+        self._say(Kind.CHUNK, key, {"data": data, "off": offset, "du": True})
+
+    def answer_here(self, key: Key, answer: Answer) -> None:
+        item = self.outbox.find(key[1])
+        if item is None:
+            self.inbox.confirmed(key)
+        elif answer.code:
+            detail = answer.body.decode(errors="replace")
+            self._on_nack(item, answer.code, detail, answer.outcome, final=True)
+        else:
+            self.outbox.on_answer(item, answer.content_type, answer.body, b"")
+
+    def _heard_here(self, key: Key, act: Callable[[Outgoing], None]) -> None:
+        item = self.outbox.find(key[1])
+        if item is not None:
+            act(item)
+
+    def _say(self, kind: Kind, key: Key, body: Body) -> None:
+        self._answering.say(kind, key[0], key[1], body, ttl_s=NACK_WITHIN_S)
+
+    # --- at the origin ---------------------------------------------------------------------------
+
+    def on_answer(self, envelope: Envelope) -> None:
+        """Something that answers no message of `requests`: it may be about a durable one."""
+        header = envelope.header
+        try:
+            body = self._sealer.open(envelope)
+        except (RemoteError, LocalError) as error:
+            self._sealer.refusals.note(header.source, error.detail)
+            return
+        item = self.outbox.find(header.reply_to)
+        if item is not None and item.stack == header.source:
+            self._take(item, header.kind, body)
+        elif body.get("rr") is True:
+            self.inbox.confirmed((header.source, header.reply_to))
+        elif self.outbox.is_ending(header.reply_to):
+            pass  # confirmed when that is durable
+        elif body.get("du") is True and header.kind in (Kind.REPLY, Kind.NACK):
+            self._confirm(header.source, header.reply_to)
+
+    def _take(self, item: Outgoing, kind: int, body: Body) -> None:
+        if kind == Kind.RECEIPT:
+            self.outbox.on_receipt(item)
+        elif kind == Kind.CHUNK:
+            offset = number_of(body, "off", OFFSET_MAX)
+            self._collect(item, item.stream.accept(offset, bytes_of(body, "data")))
+        elif kind == Kind.REPLY:
+            self.outbox.on_receipt(item)
+            offset = number_of(body, "off", OFFSET_MAX)
+            self._collect(item, item.stream.finish(offset, bytes_of(body, "body")))
+            if item.stream.complete and self.outbox.find(item.msg_id) is item:
+                whole = b"".join(item.collected)
+                trace = bytes_of(body, "tr")
+                self.outbox.on_answer(item, text_of(body, "ct"), whole, trace)
+        elif text_of(body, "code") == "unknown_key":
+            if self._sealer.learn_prekey(item.stack, body):
+                self.courier.now(item)
+        else:
+            outcome = "released" if body.get("out") == "released" else "indeterminate"
+            code = text_of(body, "code")
+            known = code if code in CODES else "ci_failed"
+            detail = text_of(body, "detail") or CODES[known].meaning
+            self._on_nack(item, known, detail, outcome)
+
+    def _collect(self, item: Outgoing, fresh: bytes) -> None:
+        if not fresh:
+            return
+        item.collected.append(fresh)
+        item.collected_size += len(fresh)
+        if item.collected_size > COLLECT_MAX:
+            detail = "The reply is too large to be collected."
+            self.outbox.fail(item, "too_large", detail, "indeterminate")
+
+    def _on_nack(
+        self, item: Outgoing, code: str, detail: str, outcome: str, *, final: bool = False
+    ) -> None:
+        """Its destination said no: for good, or (unless `final`) for now."""
+        if not final and code in LATER and outcome == "released" and not item.received:
+            self.outbox.busy(item, code, detail)
+        else:
+            self.outbox.fail(item, code, detail, outcome)
+
+    def _confirm(self, stack: StackId, msg_id: bytes) -> None:
+        if stack == self.env.me:
+            self.inbox.confirmed((stack, msg_id))
+        else:
+            body = {"rr": True, "du": True}
+            self._answering.say(Kind.RECEIPT, stack, msg_id, body, ttl_s=NACK_WITHIN_S)

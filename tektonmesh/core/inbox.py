@@ -1,0 +1,424 @@
+"""Durable messages at their destination: taken once, kept until answered, the answer until known.
+
+A message is opened first; then its row and its mark are written in one transaction under
+(authenticated origin, msg_id), and only then its origin gets a receipt and its CI the message. A
+repeat gets the receipt or the answer again, never a second delivery. Marks go when they cannot be
+needed: every message names an instant before which its origin sends no copies any more, and what is
+older than the latest such instant and is not here has ended (docs/design/forwarding.md). Lending to
+CIs is `turns`', bringing answers back `courier`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from tektonmesh.core.commits import Commits, Row
+from tektonmesh.core.courier import Courier
+from tektonmesh.core.effects import Save
+from tektonmesh.core.ends import Ends, Span
+from tektonmesh.core.handouts import Parcel
+from tektonmesh.core.incoming import (
+    OVERHEAD,
+    PIECE_SIZE,
+    Answer,
+    AnswerFreight,
+    Incoming,
+    Key,
+    Note,
+    Stage,
+)
+from tektonmesh.core.knowncis import KnownCis
+from tektonmesh.core.machine import Env
+from tektonmesh.core.meshtime import MeshTime
+from tektonmesh.core.outbox import time_of
+from tektonmesh.core.repliers import outcome_of
+from tektonmesh.core.rows import drop_row, pack_row, read_rows
+from tektonmesh.core.turns import TABLE as LEASES
+from tektonmesh.core.turns import Turns
+from tektonmesh.core.types import ID_SIZE, Saved, StackId
+from tektonmesh.errors import DeliveryError, MeshError
+
+TABLE, MARKS, LOWS = "inbox", "taken", "low"
+
+Words = list[Any]
+
+LATE_DETAIL = "Its time was over before its CI answered."
+ENDED_DETAIL = "It was here before, and its answer is not kept any more."
+
+
+class Voice:
+    """How the inbox speaks to origins, other stacks and this one alike; each word may be lost."""
+
+    def receipt(self, key: Key, trace: bytes) -> None:
+        raise NotImplementedError
+
+    def nack(self, key: Key, code: str, detail: str, outcome: str) -> None:
+        raise NotImplementedError
+
+    def piece(self, key: Key, offset: int, data: bytes) -> None:
+        raise NotImplementedError
+
+    def answer_here(self, key: Key, answer: Answer) -> None:
+        """To the outbox of this stack, which cannot miss it."""
+        raise NotImplementedError
+
+
+class Inbox:
+    """The durable messages for the CIs of one node."""
+
+    def __init__(
+        self,
+        env: Env,
+        clock: MeshTime,
+        known: KnownCis,
+        courier: Courier,
+        commits: Commits,
+        voice: Voice,
+    ) -> None:
+        self.env = env
+        self.turns: Turns
+        self.label: Callable[[StackId], str] = lambda stack: stack.hex()
+        self.permit: Callable[[StackId, Note], None] = lambda _source, _note: None
+        """Raises DeliveryError if the policy does not let that stack speak to that CI."""
+        self.dead_letters = 0
+        self._clock = clock
+        self._known = known
+        self._courier = courier
+        self._commits = commits
+        self._voice = voice
+        self._items: dict[bytes, Incoming] = {}
+        self._marks: dict[StackId, dict[bytes, Incoming]] = {}
+        """By origin, those of which only the mark is left, oldest first."""
+        self._known_of: dict[StackId, int] = {}
+        self._lows: dict[StackId, int] = {}
+        self._open = 0
+        self._unconfirmed = 0
+        self._bytes = 0
+        self._ends = Ends(env, clock, "inbox", self._span_of, self._expire)
+
+    def __len__(self) -> int:
+        """How many wait for their CI's answer."""
+        return self._open
+
+    @property
+    def marks(self) -> int:
+        return len(self._items)
+
+    @property
+    def unconfirmed(self) -> int:
+        """Answers of which their origins do not know, as far as is known here."""
+        return self._unconfirmed
+
+    @property
+    def held_bytes(self) -> int:
+        return self._bytes
+
+    # --- beginning -------------------------------------------------------------------------------
+
+    def load(self, saved: Saved) -> None:
+        """Take back what the disk kept."""
+        lows = read_rows(self.env, saved, LOWS)
+        self._lows = {source: int(words[0]) for source, words, _body in lows}
+        notes = {key: (words, body) for key, words, body in read_rows(self.env, saved, TABLE)}
+        leases = {key: words for key, words, _body in read_rows(self.env, saved, LEASES)}
+        for row_key, words, body in read_rows(self.env, saved, MARKS):
+            item = self._of_rows(row_key, words, body, notes.pop(row_key, None))
+            if item is None:
+                drop_row(self.env, MARKS, row_key)
+                continue
+            if row_key in leases:
+                item.attempt, item.losses = leases.pop(row_key)
+            self._insert(item)
+        for table, left in ((TABLE, notes), (LEASES, leases)):
+            for row_key in left:
+                drop_row(self.env, table, row_key)
+
+    def _of_rows(
+        self, row_key: bytes, words: Words, body: bytes, noted: tuple[Words, bytes] | None
+    ) -> Incoming | None:
+        if len(words) != 7 or len(row_key) != ID_SIZE + 16:
+            return None
+        stage, end_ms, ttl_ms, content_type, code, outcome, trace = words
+        key = (row_key[:ID_SIZE], row_key[ID_SIZE:])
+        span = Span(self.env, end_ms, ttl_ms / 1000.0, again=True)
+        item = Incoming(key, span, ttl_ms=ttl_ms, trace=trace)
+        item.stage = Stage(stage)
+        if item.stage is Stage.ANSWERED:
+            item.answer = Answer(body, content_type, code, outcome)
+        elif item.stage is not Stage.DONE:
+            if noted is None or len(noted[0]) != 4:
+                return None
+            ci, sender, kind, no_reply = noted[0]
+            item.note = Note(ci, sender, kind, noted[1], bool(no_reply))
+            item.stage = Stage.WAITING
+        return item
+
+    def start(self) -> None:
+        """Go on with what was taken before."""
+        for item in list(self._items.values()):
+            if item.stage is Stage.WAITING:
+                self.turns.add(item)
+            elif item.stage is Stage.ANSWERED:
+                self._carry(item, again=True)
+
+    # --- taking ----------------------------------------------------------------------------------
+
+    def take(self, key: Key, note: Note, left_s: float, low_ms: int, trace: bytes) -> None:
+        """A message, or a repeat of it; `low_ms` is what its origin says of all it sent."""
+        item = self._items.get(b"".join(key))
+        if item is not None:
+            item.trace = trace
+            self._repeat(item)
+        elif time_of(key[1]) < self._lows.get(key[0], 0):
+            self._voice.nack(key, "ci_failed", ENDED_DETAIL, "indeterminate")
+        else:
+            try:
+                self._check(key[0], note)
+            except MeshError as error:
+                code = error.code.name
+                if code in ("not_found", "refused"):
+                    self._refuse(key, error, left_s, trace)
+                else:
+                    self._voice.nack(key, "busy", error.detail, "released")
+                return
+            self._take(key, note, left_s, low_ms, trace)
+
+    def _check(self, source: StackId, note: Note) -> None:
+        """Raises MeshError if it cannot be taken: `not_found` or `refused`, for good; else for
+        now."""
+        settings = self.env.settings
+        self.permit(source, note)
+        if (note.ci, source != self.env.me) not in self._known:
+            raise DeliveryError(f"There is no CI '{note.ci}' on this stack.", code="not_found")
+        self._commits.check()
+        full = (
+            self._open >= settings.inbox_messages
+            or self._bytes + len(note.body) + OVERHEAD > settings.inbox_bytes
+            or self.turns.waiting(note.ci) >= settings.inbox_per_ci
+        )
+        known = self._known_of.get(source, 0) >= settings.marks_per_stack
+        if full or known or len(self._items) >= settings.marks_max:
+            raise DeliveryError("Too many messages wait on this stack.", code="busy")
+
+    def _take(self, key: Key, note: Note, left_s: float, low_ms: int, trace: bytes) -> None:
+        item = self._new(key, left_s, trace)
+        item.note = note
+        self._insert(item)
+        words = [note.ci, note.sender, note.content_type, note.no_reply]
+        row: Row = (TABLE, item.row_key, pack_row(self.env, words, note.body))
+        # Not with the rows that a disk that refuses makes undone: marks that went are gone.
+        lows = self._raise_low(key[0], low_ms)
+        if lows:
+            self.env.emit(Save(lows, None))
+        rows = (row, self._mark(item, Stage.WAITING))
+        self._commits.save(rows, partial(self._taken, item), partial(self._not_taken, item))
+
+    def _new(self, key: Key, left_s: float, trace: bytes) -> Incoming:
+        ttl_ms = int(left_s * 1000.0)
+        span = Span(self.env, self._clock.now_ms() + ttl_ms, left_s)
+        return Incoming(key, span, ttl_ms=ttl_ms, trace=trace)
+
+    def _taken(self, item: Incoming) -> None:
+        """It is safe here."""
+        if self._items.get(item.row_key) is not item or item.stage is not Stage.WRITING:
+            return
+        if item.over:  # its time was so short that writing it took longer
+            self._answer(item, Answer(LATE_DETAIL.encode(), "", "expired", "released"))
+            return
+        self._voice.receipt(item.key, item.trace)
+        self.turns.add(item)
+
+    def _not_taken(self, item: Incoming) -> None:
+        """The disk refused: its origin keeps it."""
+        if self._items.get(item.row_key) is item:
+            self._forget(item)
+
+    def _refuse(self, key: Key, error: MeshError, left_s: float, trace: bytes) -> None:
+        """Say no, and no to every late copy as well."""
+        settings = self.env.settings
+        full = self._known_of.get(key[0], 0) >= settings.marks_per_stack
+        if full or len(self._items) >= settings.marks_max or self._commits.refusing:
+            return  # its origin asks again
+        item = self._new(key, left_s, trace)
+        self._insert(item)
+        self._answer(item, Answer(error.detail.encode(), "", error.code.name, "released"))
+
+    def _repeat(self, item: Incoming) -> None:
+        if item.stage in (Stage.WAITING, Stage.LEASED):
+            self._voice.receipt(item.key, item.trace)
+        elif item.carried is not None:
+            self._courier.now(item.carried)
+        elif item.stage is Stage.DONE:
+            self._voice.nack(item.key, "ci_failed", ENDED_DETAIL, "indeterminate")
+
+    # --- its CI ----------------------------------------------------------------------------------
+
+    def left_s(self, item: Incoming) -> float:
+        return item.span.left_s(self.env, self._clock)
+
+    def parcel(self, item: Incoming, left_s: float) -> Parcel:
+        assert item.note is not None, "a message that is handed out is whole"
+        note, label = item.note, self.label(item.key[0])
+        return Parcel(
+            msg_id=item.key[1],
+            sender=f"{note.sender}@{label}" if note.sender else label,
+            body=note.body,
+            content_type=note.content_type,
+            left_s=left_s,
+            attempt=item.attempt,
+        )
+
+    def answered(self, item: Incoming, body: bytes, content_type: str) -> None:
+        assert item.note is not None
+        self._answer(item, Answer(b"" if item.note.no_reply else body, content_type))
+
+    def failed(self, item: Incoming, code: str, detail: str) -> None:
+        self._answer(item, Answer(detail.encode(), "", code, outcome_of(code)))
+
+    def dead(self, item: Incoming, detail: str) -> None:
+        """A dead letter: its CI never survived it."""
+        assert item.note is not None
+        self.dead_letters += 1
+        sender = self.label(item.key[0])
+        self.env.notice(
+            "dead_letter", id=item.key[1].hex(), ci=item.note.ci, sender=sender, detail=detail
+        )
+        said = f"It was given to the CI {item.losses} times and lost each time: {detail}"
+        self._answer(item, Answer(said.encode(), "", "ci_failed", "indeterminate"))
+
+    # --- the answer ------------------------------------------------------------------------------
+
+    def _answer(self, item: Incoming, answer: Answer) -> None:
+        """Its end here; the origin hears of it once that is durable."""
+        self._count(item, -1)
+        item.stage, item.note, item.answer = Stage.ANSWERED, None, answer
+        self._count(item, 1)
+        gone: tuple[Row, ...] = ((TABLE, item.row_key, None), (LEASES, item.row_key, None))
+        rows = (*gone, self._mark(item, Stage.ANSWERED))
+        self._commits.save(rows, partial(self._carry, item))
+
+    def _carry(self, item: Incoming, *, again: bool = False) -> None:
+        if item.stage is not Stage.ANSWERED or self._items.get(item.row_key) is not item:
+            return
+        answer = item.answer
+        assert answer is not None, "an answer is kept until it is confirmed"
+        if item.key[0] == self.env.me:
+            self._voice.answer_here(item.key, answer)
+            return
+        answer_id = self._clock.now_ms().to_bytes(6) + self.env.chance.randbytes(10)
+        item.carried = AnswerFreight(self, item, answer_id)
+        self._courier.carry(item.carried, again=again)
+
+    def send_ahead(self, freight: AnswerFreight) -> int:
+        """Send the first pieces of an answer that is too long for one; where the rest begins."""
+        answer = freight.item.answer
+        assert answer is not None
+        at = 0
+        while len(answer.body) - at > PIECE_SIZE:
+            self._voice.piece(freight.item.key, at, answer.body[at : at + PIECE_SIZE])
+            at += PIECE_SIZE
+        return at
+
+    def unsayable(self, item: Incoming, code: str, detail: str) -> None:
+        """The answer cannot be packed, or never gets through."""
+        if item.answer is not None and not item.answer.code:
+            self._answer(item, Answer(detail.encode(), "", code, "indeterminate"))
+        else:
+            self.confirmed(item.key)
+
+    def confirmed(self, key: Key) -> None:
+        """The origin has the answer durably: all that is needed here is the mark."""
+        item = self._items.get(b"".join(key))
+        if item is None or item.stage is not Stage.ANSWERED:
+            return
+        if item.carried is not None:
+            self._courier.arrived(item.carried)
+        self._count(item, -1)
+        item.stage, item.answer, item.carried = Stage.DONE, None, None
+        self._count(item, 1)
+        if self._lows.get(key[0], 0) > time_of(key[1]):
+            self._forget(item)
+            self.env.save(MARKS, item.row_key, None)
+        else:
+            self._marks.setdefault(key[0], {})[item.row_key] = item
+            self.env.save(*self._mark(item, Stage.DONE))
+
+    # --- marks -----------------------------------------------------------------------------------
+
+    def _mark(self, item: Incoming, stage: Stage) -> Row:
+        answer = item.answer if item.answer is not None else Answer(b"", "")
+        about = [answer.content_type, answer.code, answer.outcome]
+        words = [int(stage), item.span.end_ms, item.ttl_ms, *about, item.trace]
+        return MARKS, item.row_key, pack_row(self.env, words, answer.body)
+
+    def _raise_low(self, source: StackId, low_ms: int) -> tuple[Row, ...]:
+        """The rows by which marks go that no copy can need any more."""
+        if low_ms <= self._lows.get(source, 0):
+            return ()
+        self._lows[source] = low_ms
+        rows: list[Row] = [(LOWS, source, pack_row(self.env, [low_ms]))]
+        marks = self._marks.get(source, {})
+        for row_key, item in list(marks.items()):
+            if time_of(item.key[1]) >= low_ms:
+                break
+            self._forget(item)
+            rows.append((MARKS, row_key, None))
+        return tuple(rows)
+
+    def _insert(self, item: Incoming) -> None:
+        assert item.row_key not in self._items, "a message is taken once"
+        self._items[item.row_key] = item
+        self._known_of[item.key[0]] = self._known_of.get(item.key[0], 0) + 1
+        self._count(item, 1)
+        if item.stage is Stage.DONE:
+            self._marks.setdefault(item.key[0], {})[item.row_key] = item
+        self._ends.add(item.row_key, item.span, len(self._items))
+
+    def _forget(self, item: Incoming) -> None:
+        del self._items[item.row_key]
+        self._count(item, -1)
+        self._known_of[item.key[0]] -= 1
+        if not self._known_of[item.key[0]]:
+            del self._known_of[item.key[0]]
+        marks = self._marks.get(item.key[0], {})
+        marks.pop(item.row_key, None)
+        if not marks:
+            self._marks.pop(item.key[0], None)
+
+    def _count(self, item: Incoming, by: int) -> None:
+        self._open += by * (item.note is not None)
+        self._unconfirmed += by * (item.stage is Stage.ANSWERED)
+        self._bytes += by * item.size
+        assert self._open >= 0 and self._bytes >= 0 and self._unconfirmed >= 0
+
+    # --- time ------------------------------------------------------------------------------------
+
+    def _span_of(self, row_key: bytes) -> Span | None:
+        item = self._items.get(row_key)
+        return item.span if item is not None else None
+
+    def answer_left_s(self, item: Incoming) -> float:
+        """How long an answer is worth carrying: its origin waits a little longer than its CI may
+        take, since the message was on its way first."""
+        return self.left_s(item) + self.env.settings.receipt_wait_s
+
+    def _expire(self, row_key: bytes) -> None:
+        """Its time is over; an hour later it is not even known any more."""
+        item = self._items[row_key]
+        if item.over:
+            if item.carried is not None:
+                self._courier.drop(item.carried)
+            self._forget(item)
+            self.env.save(MARKS, row_key, None)
+            return
+        keep_s = self.env.settings.dedup_keep_s
+        item.over = True
+        item.span = Span(self.env, item.span.end_ms + int(keep_s * 1000.0), keep_s)
+        self._ends.add(row_key, item.span, len(self._items))
+        if item.stage in (Stage.WAITING, Stage.LEASED):
+            certain = item.stage is Stage.WAITING and not item.attempt
+            self.turns.drop(item)
+            outcome = "released" if certain else "indeterminate"
+            self._answer(item, Answer(LATE_DETAIL.encode(), "", "expired", outcome))

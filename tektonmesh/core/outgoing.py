@@ -1,0 +1,170 @@
+"""A durable message at its origin: what is kept of it in memory and on the disk.
+
+`Outgoing` is one that has no end yet; its row (table `outbox`) never changes, what happened to it
+so far is a small row of its own (`outnews`). `Ended` is what is left of it afterwards (table
+`sent`), for whoever asks what became of it or sends it again with its key. What is done about them
+is `outbox`'.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tektonmesh.core.courier import Freight
+from tektonmesh.core.ends import Span
+from tektonmesh.core.envelope import Kind
+from tektonmesh.core.sealing import Body
+from tektonmesh.core.streams import StreamIn
+from tektonmesh.core.types import StackId
+from tektonmesh.errors import DeliveryError
+
+if TYPE_CHECKING:
+    from tektonmesh.core.outbox import Outbox
+
+OVERHEAD = 512
+"""What a message occupies besides its body, about."""
+
+ACCEPTED, SENT, RECEIVED = "accepted", "sent", "received"
+ANSWERED, FAILED, EXPIRED = "answered", "failed", "expired"
+
+Transitions = list[list[Any]]
+"""[state, instant in ms of mesh time], in order."""
+
+
+class Letter(NamedTuple):
+    """What a caller wrote, as its row keeps it. `key` is the caller's idempotency key with whom it
+    belongs to, empty without one; `print` a hash of what was sent with it; `born_ms` and `end_ms`
+    are instants of mesh time; with `no_reply` nobody wants the CI's answer."""
+
+    stack: StackId
+    ci: str
+    sender: str
+    content_type: str
+    body: bytes
+    born_ms: int
+    end_ms: int
+    no_reply: bool = False
+    key: bytes = b""
+    print: bytes = b""
+
+
+class Outgoing(Freight):
+    """One message without an end. `committed` says that it is durable, `reloaded` that it was
+    accepted before a restart, `received` that its destination has it; `waiters` are the tickets
+    of callers that wait for its reply, `accepting` those that wait for the commit only."""
+
+    __slots__ = (
+        "accepting",
+        "code",
+        "collected",
+        "collected_size",
+        "committed",
+        "detail",
+        "letter",
+        "letter_id",
+        "outbox",
+        "received",
+        "reloaded",
+        "span",
+        "started",
+        "stream",
+        "transitions",
+        "waiters",
+    )
+
+    def __init__(
+        self, outbox: Outbox, letter_id: bytes, letter: Letter, span: Span, *, started: float
+    ) -> None:
+        super().__init__(letter.stack)
+        self.outbox = outbox
+        self.letter_id = letter_id
+        self.letter = letter
+        self.started = started
+        self.span = span
+        self.committed = False
+        self.received = False
+        self.reloaded = False
+        self.code = ""
+        self.detail = ""
+        self.accepting: list[int] = []
+        self.waiters: list[int] = []
+        self.transitions: Transitions = []
+        self.stream = StreamIn()
+        self.collected: list[bytes] = []
+        self.collected_size = 0
+
+    @property
+    def kind(self) -> Kind:
+        return Kind.REQUEST
+
+    @property
+    def msg_id(self) -> bytes:
+        return self.letter_id
+
+    @property
+    def size(self) -> int:
+        return len(self.letter.body) + OVERHEAD
+
+    @property
+    def state(self) -> str:
+        return str(self.transitions[-1][0]) if self.transitions else "new"
+
+    @property
+    def outcome(self) -> str:
+        """What can be said of it if it fails now."""
+        certain = not (self.received or self.doubt or self.flying)
+        return "released" if certain else "indeterminate"
+
+    def body(self, now: float) -> Body:
+        letter = self.letter
+        body: Body = {
+            "to": letter.ci,
+            "from": letter.sender,
+            "ct": letter.content_type,
+            "body": letter.body,
+            "left": max(1, int(self.ttl_s(now) * 1000)),
+            "du": True,
+            "low": self.outbox.low_ms(self.stack),
+        }
+        if letter.no_reply:
+            body["nr"] = True
+        return body
+
+    def ttl_s(self, now: float) -> float:
+        return self.outbox.left_s(self)
+
+    def left(self) -> None:
+        self.outbox.note(self, SENT)
+
+    def impossible(self, code: str, detail: str) -> None:
+        self.outbox.fail(self, code, detail)
+
+
+class Ended(NamedTuple):
+    """What became of a message. `error` of a failure is
+    [code, detail, outcome]; `body` is empty when it was not
+    wanted or is not kept any more (then `kept` is false)."""
+
+    stack: StackId
+    ci: str
+    sender: str
+    transitions: Transitions
+    until_ms: int
+    error: list[str] | None = None
+    content_type: str = ""
+    body: bytes = b""
+    kept: bool = True
+    trace: bytes = b""
+    ms: int = 0
+    key: bytes = b""
+    print: bytes = b""
+
+    @property
+    def state(self) -> str:
+        return str(self.transitions[-1][0])
+
+    def failure(self) -> DeliveryError:
+        """The failure again, as its first caller was told."""
+        assert self.error is not None
+        code, detail, outcome = self.error
+        return DeliveryError(detail, code=code, outcome=outcome)

@@ -1,0 +1,58 @@
+"""Durable messages in a world: who sends them to whom. What must become of each is checked by
+`letter_checkers`.
+
+What a host promised before its disk was lost is nobody's promise any more, so worlds with durable
+messages keep their disks.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from tektonmesh.sim.host import Host
+
+if TYPE_CHECKING:
+    from tektonmesh.sim.world import World
+
+TTL_S = 3600.0
+BODIES = (5, 200, 2_000, 40_000)
+
+
+class Letters:
+    """Draws durable messages at a rate and hands them to the workload."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._chance = Random(f"letters {world.options.rng_seed}")
+        self._stopped = False
+
+    def schedule(self) -> None:
+        if self._world.options.letters:
+            self._later()
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def _later(self) -> None:
+        pause_s = self._chance.expovariate(self._world.options.letters)
+        self._world.at(self._world.now + pause_s, self._draw)
+
+    def _draw(self) -> None:
+        if self._stopped:
+            return
+        self._later()
+        world = self._world
+        host, target = self._chance.choice(world.hosts), self._chance.choice(world.hosts)
+        size = self._chance.choice(BODIES)
+        names = world.workload.names_of(target)
+        if names and self._may_write(host, target):
+            address = f"{self._chance.choice(names)}@{target.name}"
+            world.workload.post(host, address, size, TTL_S)
+
+    def _may_write(self, host: Host, target: Host) -> bool:
+        """Both are honest, and the name means that stack here: the first to claim one keeps it."""
+        world, node = self._world, host.node
+        if node is None or not host.alive or not (world.honest(host) and world.honest(target)):
+            return False
+        return node.names.label(target.stack_id) == target.name

@@ -1,0 +1,105 @@
+"""Two organisations on real daemons: an invite, its limits, what each may do, and an eviction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stacks import Mesh, Stack, wait_until
+
+
+def organisation(mesh: Mesh, name: str) -> Stack:
+    """A stack without a secret that dials nobody by itself."""
+    (mesh.folder / name).mkdir(mode=0o700)
+    # What the audit log ends with rides along with the next sign of life.
+    (mesh.folder / name / "tektonmesh.toml").write_text("refresh_s = 1\n")
+    words = ("--mesh", "joint", "--no-mdns", "--seeds-only", "--listen", "127.0.0.1:0")
+    return mesh.add(name, *words).start()
+
+
+def peers(stack: Stack) -> dict[str, str]:
+    return {row["name"]: row["state"] for row in stack.rpc("peers")}
+
+
+def test_an_invite_admits_once_and_grants_what_its_terms_say(mesh: Mesh, tmp_path: Path) -> None:
+    west, east = organisation(mesh, "west"), organisation(mesh, "east")
+    west.start_echo("numa", "--share", "partners")
+    west.start_echo("athena", "--share", "partners")
+    west.start_echo("rhetor")
+    invite = west.cli("invite", "--mode", "partial", "--ci", "numa")
+    token = invite.out.strip().splitlines()[-1]
+    assert token.startswith("tmi_"), invite
+    joined = east.cli("join", token)
+    assert joined.code == 0, joined
+    wait_until("both are linked", lambda: east.up() == west.up() == ["east", "west"], within_s=10)
+
+    # The policy says why, rule by rule.
+    verdict = west.cli("policy", "check", "east", "message", "numa")
+    assert verdict.code == 0 and "mode partial" in verdict.out, verdict
+    verdict = west.cli("policy", "check", "east", "message", "rhetor", "--json")
+    assert verdict.code == 1 and '"not_found"' in verdict.out, verdict
+
+    # Both ends have it in their logs, and each is the other's witness.
+    def kinds(stack: Stack) -> list[str]:
+        return [entry["kind"] for entry in stack.cli("audit", "tail", "-n", "99", "--json").lines()]
+
+    wait_until("west's log has it", lambda: "invite_used" in kinds(west), within_s=5)
+    wait_until("east's log has it", lambda: "joined" in kinds(east), within_s=5)
+    wait_until(
+        "east has witnessed west's log",
+        lambda: west.rpc("audit", witness=True)["witnesses"] or None,
+        within_s=10,
+    )
+    verified = west.cli("audit", "verify", "--witness")
+    assert verified.code == 0 and "Witnessed by east" in verified.out, verified
+
+    # A token is good once, and a cut one is none.
+    third = organisation(mesh, "third")
+    again = third.cli("join", token)
+    assert again.code == 6 and "used up" in again.err, again
+    assert third.cli("join", token[:40]).code == 2
+    assert peers(west)["third"] == "pending"
+
+    # Approval by a person, with terms of its own.
+    assert west.cli("peers", "approve", "third", "--mode", "read-only").code == 0
+    wait_until("third is linked", lambda: "third" in west.up(), within_s=10)
+
+    # An eviction is for ever: by the same invite, by approval, by a new invite.
+    assert west.cli("peers", "evict", "third", "--yes").code == 0
+    assert west.cli("peers", "approve", "third").code == 6
+    fresh = west.cli("invite").out.strip().splitlines()[-1]
+    back = third.cli("join", fresh)
+    assert back.code == 6, back
+    assert peers(west)["third"] == "evicted"
+    assert west.stop() == 0
+
+    # A log that was changed afterwards is found without any daemon.
+    assert west.cli("audit", "verify").code == 0
+    (log,) = (west.home / "audit").iterdir()
+    log.write_bytes(log.read_bytes().replace(b'"evict"', b'"grant"'))
+    changed = west.cli("audit", "verify", "--json")
+    assert changed.code == 1 and '"bad":' in changed.out, changed
+
+
+@pytest.fixture
+def stack(mesh: Mesh) -> Stack:
+    return organisation(mesh, "alone")
+
+
+def test_verbs_of_policy_refuse_what_cannot_be(stack: Stack) -> None:
+    assert stack.cli("grant", "nobody", "message").code == 4
+    assert stack.cli("policy", "check", "nobody", "message", "x").code == 4
+    assert stack.cli("revoke", "0123456789").code == 4
+    assert stack.cli("join", "nonsense").code == 2
+    assert stack.cli("invite", "--expires", "25h").code == 2
+    other = "a" * 51 + "a"
+    made = stack.cli("grant", other, "tool.call:search*", "numa", "--expires", "1h", "--json")
+    grant = made.lines()[0]
+    assert (grant["verb"], grant["ci"]) == ("tool.call:search*", "numa")
+    assert stack.cli("grant", other, "fly").code == 2
+    assert stack.cli("policy", "show").code == 0
+    assert stack.cli("revoke", grant["id"]).code == 0
+    assert stack.cli("grant", "--json").lines() == []
+    listed = stack.cli("invite", "--json").lines()[0]
+    assert stack.cli("invite", "--withdraw", listed["id"]).code == 0

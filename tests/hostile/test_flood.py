@@ -1,0 +1,78 @@
+"""A member that floods and strangers who knock without end, against a stack that others use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stacks import Connection, Mesh, Stack, a_mesh, wait_until
+
+ROUNDS = 120
+NOISE_S = 0.06
+"""What a shared machine adds to one message in a hundred by itself."""
+GROWTH_MAX_KIB = 96 * 1024
+
+
+def rss_kib(stack: Stack) -> int:
+    """Memory of the daemon, in KiB."""
+    text = Path(f"/proc/{stack.pid()}/status").read_text()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS"))
+
+
+def p99(stack: Stack) -> float:
+    """Seconds that 99 of 100 messages through the mesh take at most."""
+    times = []
+    with Connection(stack.home / "tektonmesh.sock") as stream:
+        for number in range(ROUNDS):
+            began = time.perf_counter()
+            stream.say(id=number, method="send", params={"to": "numa@west", "body": "x"})
+            assert "result" in stream.hear()
+            times.append(time.perf_counter() - began)
+    return sorted(times)[int(ROUNDS * 0.99) - 1]
+
+
+@contextmanager
+def flooding(mesh: Mesh, victim: Stack) -> Iterator[None]:
+    script = Path(__file__).with_name("flooder.py")
+    words = [sys.executable, str(script), str(victim.port), str(mesh.secret), "own"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"flooding\n"
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.mark.hostile("half-open", "inbox-flood")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_a_flood_slows_others_by_half_at_most_and_fills_no_memory(tmp_path: Path) -> None:
+    with a_mesh(tmp_path) as mesh:
+        west = mesh.private("west").start()
+        east = mesh.private("east", west).start()
+        mesh.wait_all_see([west, east])
+        west.start_echo("numa")
+        wait_until("east sees numa", lambda: "numa@west" in east.cis(), within_s=10)
+        p99(east)
+        quiet, before = p99(east), rss_kib(west)
+        with flooding(mesh, west):
+            wait_until(
+                "the flood is noticed",
+                lambda: [p for p in west.rpc("peers") if p["name"] == "mallory" and p["strikes"]],
+                within_s=20,
+            )
+            loud = min(p99(east) for _ in range(2))
+            began = time.perf_counter()
+            assert west.status()["name"] == "west"
+            asked = time.perf_counter() - began
+            grown = rss_kib(west) - before
+        print(f"p99 quiet {quiet * 1e3:.1f} ms, flooded {loud * 1e3:.1f} ms; +{grown} KiB")
+        assert loud <= 2 * quiet + NOISE_S
+        assert asked < 1.0
+        assert grown < GROWTH_MAX_KIB
+        assert "east" in west.up()
