@@ -35,7 +35,7 @@ SEND_OPTIONS = (
 REGISTER_OPTIONS = (
     *("type", "endpoint", "format", "headers", "specialties", "capabilities", "teams", "share"),
     *("description", "persist", "lease_s", "stream", "metadata", "token", "attach"),
-    *("port", "message_endpoint", "message_format", "host", "protocol"),
+    *("port", "message_endpoint", "message_format", "host", "protocol", "mcp"),
 )
 
 

@@ -54,8 +54,9 @@ def test_every_step_is_ok_and_nothing_is_left_behind(place: Path) -> None:
     assert all(step["ok"] is True and step["ms"] > 0 for step in shown)
     measured = {step["step"]: step for step in shown}
     assert measured["send"]["hops"] >= 3
+    assert len(measured["tools"]["path"]) == 3
     assert measured["reroute"]["killed"] not in measured["reroute"]["new_path"]
-    assert sum(step["ms"] for step in shown) < 25_000
+    assert sum(step["ms"] for step in shown) < 40_000
     assert list(place.iterdir()) == []
     assert processes_of(place) == []
 

@@ -403,3 +403,33 @@ def serve_by_hand(link: Connection, results: dict[str, dict[str, Any]]) -> None:
             assert asked["id"].startswith("mcp:")
             full = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
             link.say(id=asked["id"], result=full | results[asked["method"]])
+
+
+def test_a_server_is_registered_with_one_line(chain: Chain) -> None:
+    a, _b, c = chain
+    line = f"{sys.executable} {Path(__file__).with_name('mcp_server.py')}"
+    assert c.cli("register", "oneline", "--mcp", line).code == 0
+    wait_until("listed", lambda: "oneline@c/echo" in refs(a), within_s=20)
+    both = c.cli("register", "two", "--mcp", line, "--mcp-url", "http://127.0.0.1:1/mcp")
+    assert both.code == 2
+    assert c.cli("register", "far", "--mcp-url", "http://example.com/mcp").code == 2
+
+
+def test_what_is_secret_of_a_server_stays_on_its_stack(chain: Chain) -> None:
+    a, _b, c = chain
+    canary, header = "canary-in-the-environment", "canary-in-a-header"
+    command = [sys.executable, str(Path(__file__).with_name("mcp_server.py"))]
+    started = {"stdio": {"command": command, "env": {"TOKEN": canary}}}
+    called = {"http": {"url": "http://127.0.0.1:9/mcp", "headers": {"Authorization": header}}}
+    c.rpc("register", name="secretive", attach=False, persist=True, mcp=started)
+    c.rpc("register", name="remote", attach=False, persist=True, mcp=called)
+    wait_until("listed", lambda: "secretive@c/echo" in refs(a), within_s=20)
+    wait_until("known", lambda: "remote@c" in a.cis(), within_s=20)
+    given = json.dumps({"text": "x"})
+    assert a.cli("call", "secretive@c/echo", given).code == 0
+    for stack in (a, c):
+        assert canary not in stack.log.read_text() and header not in stack.log.read_text()
+    # The other stack's whole disk: replica, blobs, pins.
+    held = b"".join(path.read_bytes() for path in a.home.rglob("*") if path.is_file())
+    assert canary.encode() not in held and header.encode() not in held
+    assert str(command[1]).encode() not in held

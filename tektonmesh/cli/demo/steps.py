@@ -19,6 +19,7 @@ import trio
 from tektonmesh.api.client import Client
 from tektonmesh.cli.demo.processes import Processes, StepFailed
 from tektonmesh.cli.demo.shape import Shape
+from tektonmesh.cli.demo.tools import installed, use_tool
 from tektonmesh.errors import MeshError
 
 ECHO = "echo"
@@ -196,6 +197,15 @@ async def stream(stage: Stage) -> Measured:
     }
 
 
+async def tools(stage: Stage) -> Measured:
+    """Call a tool of MCP on the stack two hops from the first."""
+    hops = dict(stage.shape.seeds)
+    near = [name for name in stage.shape.names if hops[name] == (stage.shape.first,)]
+    (owner, *_others) = [name for name in stage.shape.names if hops[name] == (near[0],)]
+    async with stage.client(owner) as offering, stage.first() as using:
+        return await use_tool(offering, using, owner)
+
+
 # --- failures ------------------------------------------------------------------------------------
 
 
@@ -303,6 +313,11 @@ STEPS: tuple[Step, ...] = (
     Step("send", "A message crosses at least three hops and is answered.", send),
     Step("trace", "Every hop of the path answers for itself.", trace),
     Step("stream", "A reply streams across the mesh token by token.", stream),
+    *(
+        [Step("tools", "A tool of MCP two hops away is found and called.", tools)]
+        if installed()
+        else []
+    ),
     Step("reroute", "A relay is killed with -9 under traffic, which goes round it.", reroute),
     Step(
         "death",
