@@ -22,6 +22,7 @@ from scripts.benchmarks.peers_serf import provided
 from scripts.benchmarks.registry import propagation
 from scripts.benchmarks.resting import idle, start
 from scripts.benchmarks.swarm import swarm
+from scripts.benchmarks.tools import mcp
 
 BENCHES: dict[str, Callable] = {
     "start": start,
@@ -32,6 +33,7 @@ BENCHES: dict[str, Callable] = {
     "propagation": propagation,
     "join": join,
     "idle": idle,
+    "mcp": mcp,
     "swarm": swarm,
     "peers": peers,
 }

@@ -18,6 +18,7 @@ from tektonmesh.api.attached import Attached
 from tektonmesh.api.dialect import shown_body
 from tektonmesh.api.events import matches, wanted_kinds
 from tektonmesh.api.lines import LineSocket
+from tektonmesh.api.mcplink import McpLink, wants_link
 from tektonmesh.api.operations import Caller, Operations
 from tektonmesh.errors import LocalError, MeshError
 from tektonmesh.wire import jsonrpc
@@ -46,6 +47,7 @@ class Connection:
         self._watching = False
         self._closed = False
         self._open = ExitStack()
+        self._mcp: McpLink | None = None
 
     async def serve(self) -> None:
         """Until the other side hangs up. One that only stopped sending still gets its answers."""
@@ -91,6 +93,8 @@ class Connection:
         except BadLine as error:
             if not self._take_foreign(line, error):
                 self._lines.write(jsonrpc.write_error(error.id, error))
+            return
+        if self._mcp is not None and self._mcp.takes(message):
             return
         if not isinstance(message, Request):
             self._attached.answered(message)
@@ -246,7 +250,19 @@ class Connection:
             raise unknown_method(self._operations, method)
         if method == "register" and self._caller.connection is None:
             self._caller.connection = self._attached.attach()
+        if method == "register" and wants_link(params):
+            self._link_mcp(params)
         return await act(params, self._caller)
+
+    def _link_mcp(self, params: dict[str, Any]) -> None:
+        """The CI's MCP server is at the other end of this connection."""
+        door = self._operations.mcp
+        if door is None:
+            return
+        if self._mcp is None:
+            self._mcp = McpLink(self._lines)
+            self._open.callback(self._mcp.close)
+        door.links[str(params.get("name")).lower()] = self._mcp
 
     async def _stream(self, call: CallId, params: dict[str, Any]) -> Any:
         """Chunks as notifications; the response is what the iterator ends with."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from tektonmesh.api.http.server import HttpServer, bound_tcp
+from tektonmesh.api.mcpdoor import McpDoor
 from tektonmesh.api.operations import Operations
 from tektonmesh.api.tasks import helpers
 from tektonmesh.api.unix import bound_socket, serve_unix
@@ -33,6 +34,8 @@ async def open_doors(daemon: Daemon) -> AsyncIterator[Operations]:
         if daemon.config.http is not None:
             tcp, daemon.http = await bound.enter_async_context(bound_tcp(daemon.config))
         async with helpers() as nursery:
+            operations.mcp = McpDoor(operations, nursery)
+            await operations.mcp.begin()
             nursery.start_soon(serve_unix, unix, operations, http.serve_unix, uids)
             if tcp is not None and daemon.http is not None:
                 nursery.start_soon(http.serve_tcp, tcp, daemon.http)

@@ -17,6 +17,14 @@ MESSAGES_KEPT = 1000
 """Histories of the newest messages; about 200 bytes each."""
 
 
+_KINDS = {
+    "tools/call": "tool",
+    "resources/read": "resource",
+    "prompts/get": "prompt",
+    "completion/complete": "completion",
+}
+
+
 class Figures:
     """What was sent through the doors of this daemon."""
 
@@ -24,6 +32,7 @@ class Figures:
         self.cross_stack = Histogram(LATENCY_BOUNDS_S)
         self.local = 0
         self.remote = 0
+        self.shared: dict[str, int] = dict.fromkeys(_KINDS.values(), 0)
         self.failures: dict[str, int] = {}
         self._messages: dict[str, tuple[str, float, float]] = {}
 
@@ -37,6 +46,12 @@ class Figures:
             self.local += 1
         state = "answered" if path else "accepted"
         self._keep(str(result["id"]), state, started, now)
+
+    def used(self, method: str) -> None:
+        """A method of MCP was answered by a CI of another stack."""
+        kind = _KINDS.get(method)
+        if kind is not None:
+            self.shared[kind] += 1
 
     def failed(self, error: MeshError, now: float) -> None:
         """The mesh or the CI could not; errors that carry an `id` get a history."""

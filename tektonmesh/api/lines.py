@@ -32,6 +32,7 @@ class LineSocket:
         self._sock = sock
         self._rounds = rounds
         self._first = first
+        self._again: list[bytes] = []
         self._reader = LineReader()
         self._out: deque[bytes] = deque()
         self.backlog = 0
@@ -48,6 +49,9 @@ class LineSocket:
     async def read(self) -> list[bytes] | None:
         """The lines that came, possibly none yet; None at the end of the stream. Raises LocalError
         (`too_large`) for an endless line."""
+        if self._again:
+            again, self._again = self._again, []
+            return again
         data, self._first = self._first, b""
         while not data:
             await trio.lowlevel.wait_readable(self._sock.fileno())
@@ -60,6 +64,10 @@ class LineSocket:
             if not data:
                 return None
         return self._reader.feed(data)
+
+    def put_back(self, lines: list[bytes]) -> None:
+        """Lines that were read and are somebody else's to read; they come next."""
+        self._again = lines
 
     def write(self, data: bytes) -> None:
         """Queue bytes for the other side. Never waits; a connection over its limit breaks."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tektonmesh.api import validate
 from tektonmesh.api.bodies import body_of, reply_of
@@ -23,6 +23,9 @@ from tektonmesh.core.node import Node
 from tektonmesh.core.views_explain import explain
 from tektonmesh.errors import LocalError, MeshError
 from tektonmesh.net.daemon import Daemon
+
+if TYPE_CHECKING:
+    from tektonmesh.api.mcpdoor import McpDoor
 
 Params = Mapping[str, Any]
 TARGET_SIZE_MAX = 200
@@ -44,6 +47,8 @@ class Caller:
     cis: dict[str, str] = field(default_factory=dict)
     is_ci: bool = False
     label: str = ""
+    local: bool = True
+    """Whether it came by the Unix socket, or from this daemon itself."""
 
     @property
     def owner(self) -> bool:
@@ -56,6 +61,7 @@ class Operations:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.figures = Figures()
+        self.mcp: McpDoor | None = None
         self.reads: dict[str, Callable[[Params], Any]] = {
             "ping": self.ping,
             "status": self.status,
@@ -194,7 +200,13 @@ class Operations:
         via = caller.door
         if via == "socket" and not attach and "endpoint" not in params and "port" not in params:
             via = "cli"
-        spec = validate.registration(params, via=via, attach=attach, places=self._places(caller))
+        spec = validate.registration(
+            params,
+            via=via,
+            attach=attach,
+            places=self._places(caller),
+            may_start=caller.trusted and caller.local and caller.door != "hermes",
+        )
         attached = spec["how"]["kind"] == "attached"
         connection = caller.connection if attached else None
         token, trusted = _token(params), self._may(spec["name"], caller)

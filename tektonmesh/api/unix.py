@@ -23,6 +23,7 @@ import trio
 
 from tektonmesh.api.connection import Connection
 from tektonmesh.api.lines import READ_SIZE, LineSocket
+from tektonmesh.api.mcpdoor import face_of
 from tektonmesh.api.operations import Operations
 from tektonmesh.errors import LocalError
 from tektonmesh.wire.jsonrpc import BadLine, write_error
@@ -206,10 +207,28 @@ async def _first_bytes(sock: socket.socket) -> bytes:
             return data.lstrip()
 
 
+async def _first_lines(lines: LineSocket) -> list[bytes]:
+    """What comes first; empty at the end of the stream, or for what will be refused as endless."""
+    try:
+        while (batch := await lines.read()) is not None:
+            if batch:
+                return batch
+    except LocalError:
+        pass  # Reading on says so again, to whoever can answer.
+    return []
+
+
 async def _serve_lines(sock: socket.socket, first: bytes, door: _Door) -> None:
     lines = LineSocket(sock, first, door.operations.daemon.rounds)
     try:
         if first[:1] == b"{":
+            batch = await _first_lines(lines)
+            wanted = face_of(batch[0]) if batch and door.operations.mcp is not None else None
+            if wanted is not None and door.operations.mcp is not None:
+                lines.put_back(batch[1:] if wanted.said else batch)
+                await door.operations.mcp.serve_lines(lines, wanted)
+                return
+            lines.put_back(batch)
             await Connection(door.operations, lines, trusted=door.trusted).serve()
         else:
             wrong = BadLine("This socket speaks JSON-RPC, one object per line, and HTTP/1.1.")

@@ -42,7 +42,7 @@ _STACK_FACTS = ("version", "ci_count", "specialties")
 _READ_KEYS = (
     *("name", "type", "specialties", "capabilities", "share", "persist", "lease_s", "description"),
     *("stream", "endpoint", "format", "headers", "metadata", "token", "attach"),
-    *("port", "message_endpoint", "message_format", "host", "protocol"),
+    *("port", "message_endpoint", "message_format", "host", "protocol", "mcp"),
 )
 
 
@@ -66,12 +66,18 @@ LOOPBACK_ONLY = Places(unix=False)
 
 
 def registration(
-    given: Mapping[str, Any], *, via: str, attach: bool = False, places: Places = ANY_LOCAL
+    given: Mapping[str, Any],
+    *,
+    via: str,
+    attach: bool = False,
+    places: Places = ANY_LOCAL,
+    may_start: bool = False,
 ) -> dict[str, Any]:
     """The normalised `spec` of `core.events.RegisterCi`, from any of the three forms.
 
     `attach` says that the caller's connection can take messages; it is used where no endpoint is
-    given. Raises LocalError (`bad_request`) with `data["field"]`.
+    given; `may_start` that it may name commands. Raises LocalError (`bad_request`, `refused`) with
+    `data["field"]`.
     """
     kind = text(given, "type", default="ci", size_max=WORD_SIZE_MAX)
     whole_stack = kind in STACK_TYPES and "host" in given
@@ -95,7 +101,7 @@ def registration(
         "how": how,
         "metadata": metadata,
         "via": via,
-    }
+    } | _with_server(mcp_server(given.get("mcp"), places, how["kind"], may_start=may_start))
 
 
 # --- single fields -------------------------------------------------------------------------------
@@ -341,3 +347,69 @@ def _headers(value: Any) -> dict[str, str]:
         if not printable or len(content) > HEADER_SIZE_MAX:
             raise field_error("headers", f"has a value for '{name}' that is not plain text")
     return dict(value)
+
+
+# --- MCP servers ---------------------------------------------------------------------------------
+
+MCP_WORDS_MAX = 64
+MCP_TEXT_MAX = 4096
+
+
+def _with_server(server: dict[str, Any] | None) -> dict[str, Any]:
+    return {} if server is None else {"mcp": server}
+
+
+def mcp_server(value: Any, places: Places, kind: str, *, may_start: bool) -> dict[str, Any] | None:
+    """How a CI's MCP server is reached: exactly one of `stdio` (a command, from those who may start
+    one), `http` (a URL on this machine) and `socket` (the CI's own connection, of this `kind`)."""
+    if value is None:
+        return None
+    ways = ("stdio", "http", "socket")
+    if not isinstance(value, Mapping) or len(value) != 1 or next(iter(value)) not in ways:
+        raise field_error("mcp", "must have exactly one of stdio, http and socket")
+    way, what = next(iter(value.items()))
+    if way == "socket":
+        if what is not True or kind != "attached":
+            raise field_error("mcp.socket", "is true, for a CI that is attached by its connection")
+        return {"socket": True}
+    if way == "http":
+        what = {"url": what} if isinstance(what, str) else what
+        if not isinstance(what, Mapping):
+            raise field_error("mcp.http", "must be an object with a 'url'")
+        url = local_url("mcp.http.url", what.get("url"), places)
+        return {"http": {"url": url, "headers": _headers(what.get("headers"))}}
+    if not may_start:
+        raise LocalError(
+            "Commands are taken from the owner of this daemon on its own socket only.",
+            code="refused",
+            hint="Register over the Unix socket, or put the command into the settings.",
+            data={"field": "mcp.stdio"},
+        )
+    return {"stdio": _command(what)}
+
+
+def _command(what: Any) -> dict[str, Any]:
+    """`{"command": WORDS or a word, "args"?, "env"?, "cwd"?}`, or the words alone."""
+    if isinstance(what, list):
+        what = {"command": what}
+    if not isinstance(what, Mapping):
+        raise field_error("mcp.stdio", "must be an object with a 'command'")
+    command = what.get("command")
+    words = [command] if isinstance(command, str) else command
+    arguments = what.get("args") or []
+    if not isinstance(words, list) or not words or not isinstance(arguments, list):
+        raise field_error("mcp.stdio.command", 'must be a list of words, such as ["npx", "x"]')
+    words = [*words, *arguments]
+    if len(words) > MCP_WORDS_MAX or not all(_is_word(word) for word in words):
+        raise field_error("mcp.stdio.command", "must be a list of words without control characters")
+    env = what.get("env") or {}
+    if not isinstance(env, Mapping) or not all(_is_word(k) and _is_word(v) for k, v in env.items()):
+        raise field_error("mcp.stdio.env", "must be an object of texts")
+    cwd = what.get("cwd")
+    if cwd is not None and not _is_word(cwd):
+        raise field_error("mcp.stdio.cwd", "must be a path")
+    return {"command": words, "env": dict(env), "cwd": cwd}
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MCP_TEXT_MAX and _is_plain(value)

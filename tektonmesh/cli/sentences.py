@@ -17,6 +17,7 @@ ID_SHOWN = 8
 
 SENTENCES: dict[str, str] = {
     "audit_went_back": "The audit log of {stack} is not the one that was seen before.",
+    "catalogue_changed": "What the MCP server of CI {ci} offers has changed.",
     "ci_deregistered": "CI {ci} is registered here no more ({reason}).",
     "ci_gone": "CI {ci} of another stack is gone.",
     "ci_not_published": "CI {ci} cannot be published: {detail}",
@@ -45,6 +46,8 @@ SENTENCES: dict[str, str] = {
     "link_suspect": "{name} does not answer; others are asked about it.",
     "link_up": "A link to {name} came up ({address}, {called}).",
     "message_row_dropped": "A row of a message ({table}) could not be read and is dropped.",
+    "mcp_failed": "The MCP server of CI {ci} failed: {detail}",
+    "mcp_item_dropped": "CI {ci}: {detail}",
     "message_done": "A message to {to_stack} {done} in {took}.",
     "name_taken": "{id} claims the name {name}, which {holder} holds.",
     "not_converged": "{stack} still differs after several repairs; `status` says by how much.",

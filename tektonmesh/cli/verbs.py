@@ -8,7 +8,7 @@ from __future__ import annotations
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Run a stack", ("init", "run", "status", "doctor", "peers")),
     ("Look around", ("stacks", "explain", "cis", "find", "trace", "watch")),
-    ("Talk", ("send", "message")),
+    ("Talk", ("send", "message", "tools", "resources", "prompts", "call", "mcp")),
     (
         "Decide who may do what",
         ("invite", "join", "grant", "revoke", "policy", "token", "keys", "audit"),
@@ -31,6 +31,11 @@ VERBS: dict[str, str] = {
     "watch": "Show events as they happen.",
     "send": "Send a message to a CI and print its reply.",
     "message": "What became of a message that was sent from here.",
+    "tools": "The tools of all CIs; approve one that has changed.",
+    "resources": "The resources that CIs offer through MCP.",
+    "prompts": "The prompts that CIs offer through MCP.",
+    "call": "Call a tool of any CI.",
+    "mcp": "An MCP server on stdio, for hosts: the tools of the whole mesh.",
     "invite": "Invite another stack, once and for a while.",
     "join": "Take an invite of another stack.",
     "grant": "Give another stack a right, or list the grants.",

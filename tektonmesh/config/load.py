@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tektonmesh.config.home import socket_path, tekton_environment, tekton_root
 from tektonmesh.config.names import PORT_MAX, check_name, nearest, normalise_name
 from tektonmesh.config.secret import LAN_TEST_SECRET, read_or_create_secret
-from tektonmesh.config.settings import BY_KEY, read_settings
+from tektonmesh.config.settings import BY_KEY, View, read_settings
 from tektonmesh.errors import LocalError
 
 LAN_MESH = "lan"
@@ -66,6 +66,8 @@ class Config:
     http_hosts: tuple[str, ...] = ()
     oauth: tuple[str, str, Path] | None = None
     """Issuer, audience, and the file of the issuer's keys."""
+    mcp: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    mcp_views: Mapping[str, View] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Config(home={str(self.home)!r}, name={self.name!r}, mesh={self.mesh!r})"
@@ -120,6 +122,8 @@ def load_config(
         http_tls=_http_tls(home, chosen),
         http_hosts=chosen.get("http_hosts", ()),
         oauth=_oauth(home, chosen),
+        mcp=chosen.get("mcp", {}),
+        mcp_views=chosen.get("mcp_views", {}),
     )
 
 

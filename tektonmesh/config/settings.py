@@ -106,6 +106,60 @@ def _uids(value: Any, where: str) -> tuple[int, ...]:
     return tuple(value)
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """A face of its own for hosts: `allow` are `ci@stack` or `ci@stack/item`, `mode` is "full" or
+    "search"."""
+
+    allow: tuple[str, ...]
+    mode: str
+
+
+def _tables(value: Any, where: str, keys: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Tables by name, such as `[mcp.files]`, with these keys only."""
+    if not isinstance(value, dict):
+        raise _wrong(where, value, "a table of tables")
+    for name, table in value.items():
+        if not isinstance(table, dict):
+            raise _wrong(f"{where}.{name}", table, "a table")
+        for key in table:
+            if key not in keys:
+                near = nearest(key, keys)
+                hint = f"Did you mean '{near}'?" if near else f"Known are {', '.join(keys)}."
+                raise LocalError(f"{where}.{name}: there is no key '{key}'.", hint=hint)
+    return value
+
+
+_MCP_KEYS = (
+    *("command", "args", "env", "cwd", "url", "headers"),
+    *("share", "description", "specialties", "capabilities"),
+)
+
+
+def _mcp(value: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Registrations by the CI's name; what they say in detail is checked where they are made."""
+    found = {}
+    for name, table in _tables(value, where, _MCP_KEYS).items():
+        started = {key: table[key] for key in ("command", "args", "env", "cwd") if key in table}
+        called = {key: table[key] for key in ("url", "headers") if key in table}
+        if bool(started) == bool(called):
+            raise _wrong(f"{where}.{name}", "", "a 'command' or a 'url'")
+        rest = {k: v for k, v in table.items() if k not in started and k not in called}
+        found[_text(name, where)] = rest | {
+            "mcp": {"stdio": started} if started else {"http": called}
+        }
+    return found
+
+
+def _views(value: Any, where: str) -> dict[str, View]:
+    found = {}
+    for name, table in _tables(value, where, ("allow", "mode")).items():
+        allow = _list(_text)(table.get("allow"), f"{where}.{name}: allow")
+        mode = _one_of(("full", "search"))(table.get("mode", "full"), f"{where}.{name}: mode")
+        found[name] = View(allow, mode)
+    return found
+
+
 def _listen_address(value: str, where: str) -> str:
     return check_address(value, where, port_zero=True)
 
@@ -283,6 +337,22 @@ SETTINGS: tuple[Setting, ...] = (
         '"refuse"',
         "What happens while the audit log cannot be written: acts of other stacks are refused\n"
         "(refuse), or they go on and the log says afterwards how many entries it lost (continue).",
+    ),
+    Setting(
+        "mcp",
+        _mcp,
+        "none",
+        '{ files = { command = ["npx", "-y", "@modelcontextprotocol/server-filesystem", "/srv"] }}',
+        "MCP servers of this stack, each a CI of that name: a command (with args, env, cwd) or a\n"
+        "url (with headers); also share, description, specialties and capabilities.",
+    ),
+    Setting(
+        "mcp_views",
+        _views,
+        "none",
+        '{ small = { allow = ["files@west", "numa@*/ask"], mode = "full" } }',
+        "Faces of their own for MCP hosts: the CIs and items that are allowed, and the mode\n"
+        "(full lists them, search has the host look for them).",
     ),
     Setting(
         "log_level",

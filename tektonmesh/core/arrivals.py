@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tektonmesh.core.answering import GRACE_S, Answering, RemoteReplier
-from tektonmesh.core.ci import Ci, key_of
+from tektonmesh.core.ci import CALL_TYPE, Ci, key_of
 from tektonmesh.core.dedup import Taken
 from tektonmesh.core.envelope import Envelope, Kind
 from tektonmesh.core.forwarding import FULL
@@ -119,7 +119,9 @@ class Arrivals:
         that asks, sealed by its stack, so no relay can put another one in its place."""
         name, sender = key_of(text_of(body, "to")), text_of(body, "from")
         size, ref = len(bytes_of(body, "body")), envelope.header.msg_id.hex()
-        act = Act("message", name, caller_ci=sender, size=size, ref=ref)
+        # A call says what it uses inside, so whoever serves it asks again (`mcp/serving`).
+        verb = "discover" if text_of(body, "ct") == CALL_TYPE else "message"
+        act = Act(verb, name, caller_ci=sender, size=size, ref=ref)
         self._rights.require(envelope.header.source, act)
         ci = self._rights.cis.get(name)
         assert ci is not None, "nobody is let through to a CI that is not there"

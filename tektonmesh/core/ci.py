@@ -16,6 +16,9 @@ from typing import Any
 from tektonmesh.core.types import Chance
 
 TOKEN_PREFIX = "tmr_"
+CALL_TYPE = "application/vnd.tektonmesh.mcp+json"
+"""The content type of a call of MCP (docs/design/mcp.md); it goes to the CI's MCP server and never
+to the CI's own way of taking messages."""
 UP = "up"
 OFFLINE = "offline"
 
@@ -33,6 +36,8 @@ _KEPT = (
     "metadata",
     "via",
 )
+_KEPT_LATER = ("mcp",)
+"""What rows of earlier versions lack; None then."""
 _PUBLISHED = ("name", "type", "specialties", "capabilities", "share", "description", "stream")
 
 
@@ -55,7 +60,8 @@ def key_of(name: str) -> str:
 class Ci:
     """A registration.
 
-    `spec` is the validated one (docs/design/cis.md); `connection` the attached connection, None
+    `spec` is the validated one (docs/design/cis.md); `catalogue` what its MCP server offers, as a
+    reference to a blob, None while that is not known; `connection` the attached connection, None
     while there is none; `problem` what the health check of its endpoint found wrong, empty while
     it is well; `expires` the instant at which it is removed unless something is heard of it,
     `heard` that of the last sign of life.
@@ -65,6 +71,7 @@ class Ci:
     id: str
     token_hash: bytes
     connection: int | None = None
+    catalogue: dict[str, Any] | None = None
     problem: str = ""
     heard: float = 0.0
     expires: float = inf
@@ -88,6 +95,12 @@ class Ci:
         return how
 
     @property
+    def mcp(self) -> dict[str, Any] | None:
+        """How its MCP server is reached; None if it has none."""
+        found: dict[str, Any] | None = self.spec.get("mcp")
+        return found
+
+    @property
     def attached(self) -> bool:
         """Whether it lives on a connection (also while that is gone)."""
         return bool(self.how["kind"] == "attached")
@@ -103,9 +116,19 @@ class Ci:
     @property
     def state(self) -> str:
         """`UP` while it takes messages, as far as this stack can tell; else `OFFLINE`."""
-        if self.how["kind"] == "none" or (self.attached and self.connection is None):
+        if self.attached and self.connection is None:
+            return OFFLINE
+        if self.how["kind"] == "none" and self.mcp is None:
             return OFFLINE
         return OFFLINE if self.problem else UP
+
+    def takes(self, content_type: str) -> bool:
+        """Whether messages of this kind can be handed to it now."""
+        if self.state != UP:
+            return False
+        if content_type == CALL_TYPE:
+            return self.mcp is not None
+        return bool(self.how["kind"] != "none")
 
     @property
     def lease_s(self) -> float | None:
@@ -121,12 +144,19 @@ class Ci:
 
     def record(self) -> dict[str, Any]:
         """What the mesh sees of it: the value of `ci/<key>`."""
-        return {word: self.spec[word] for word in _PUBLISHED} | {"state": self.state}
+        shown = {word: self.spec[word] for word in _PUBLISHED} | {"state": self.state}
+        return shown if self.mcp is None else shown | {"mcp": True}
+
+    def catalogue_record(self) -> dict[str, Any] | None:
+        """The value of `catalog/<key>`; None while there is nothing to refer to."""
+        return self.catalogue if self.mcp is not None else None
 
     def row(self) -> dict[str, Any]:
         """What the disk keeps of it."""
         kept = {word: self.spec[word] for word in _KEPT}
-        return {"spec": kept, "id": self.id, "token": self.token_hash}
+        kept |= {word: self.spec.get(word) for word in _KEPT_LATER}
+        row = {"spec": kept, "id": self.id, "token": self.token_hash}
+        return row if self.catalogue is None else row | {"catalogue": self.catalogue}
 
     def delivery_how(self) -> dict[str, Any]:
         """`how` for a `Deliver`, with the connection of an attached CI."""
@@ -148,4 +178,5 @@ def ci_of_row(row: Any) -> Ci | None:
         return None
     if not isinstance(ci_id, str) or not isinstance(token_hash, bytes):
         return None
-    return Ci(spec, ci_id, token_hash)
+    catalogue = row.get("catalogue")
+    return Ci(spec, ci_id, token_hash, catalogue=catalogue if isinstance(catalogue, dict) else None)

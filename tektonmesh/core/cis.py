@@ -15,7 +15,14 @@ from typing import Any
 
 from tektonmesh.core.ci import OFFLINE, Ci, ci_of_row, hash_token, key_of, new_token
 from tektonmesh.core.effects import WatchEndpoint
-from tektonmesh.core.events import CiHealth, DeregisterCi, Detached, HeartbeatCi, RegisterCi
+from tektonmesh.core.events import (
+    CiHealth,
+    DeregisterCi,
+    Detached,
+    HeartbeatCi,
+    RegisterCi,
+    SetCatalogue,
+)
 from tektonmesh.core.machine import Env
 from tektonmesh.core.owner import Owner
 from tektonmesh.core.types import Saved
@@ -127,6 +134,23 @@ class Cis:
         self._end(ci, "deregistered")
         return {"success": True, "name": ci.name}
 
+    def set_catalogue(self, command: SetCatalogue) -> dict[str, Any]:
+        """What the MCP server of a CI offers from now on. Raises LocalError `unknown_ci`, and
+        `too_large` if the record does not fit."""
+        ci = self.get(command.ci)
+        if ci is None or ci.mcp is None:
+            raise LocalError(f"No CI '{command.ci}' has an MCP server here.", code="unknown_ci")
+        before, ci.catalogue = ci.catalogue, command.reference
+        if ci.catalogue != before:
+            try:
+                self._publish(ci)
+            except LocalError:
+                ci.catalogue = before
+                raise
+            self.env.save("ci", ci.key.encode(), self.env.codec.pack(ci.row()))
+            self.env.notice("catalogue_changed", ci=ci.name)
+        return {"name": ci.name, "changed": ci.catalogue != before}
+
     # --- what happens to them --------------------------------------------------------------------
 
     def detached(self, event: Detached) -> None:
@@ -185,6 +209,8 @@ class Cis:
             old.id if old is not None else self.env.chance.randbytes(16).hex(),
             hash_token(token),
             connection=command.connection if spec["how"]["kind"] == "attached" else None,
+            # The same server offers the same until it is asked again.
+            catalogue=old.catalogue if old is not None and old.mcp == spec.get("mcp") else None,
         )
 
     def _insert(self, ci: Ci) -> None:
@@ -223,6 +249,7 @@ class Cis:
         self.went(ci.key, ci.remote)
         if ci.remote:
             self._owner.delete(f"ci/{ci.key}")
+            self._owner.delete(f"catalog/{ci.key}")
         self._tell_watchers()
         if ci.how["kind"] == "http":
             self.env.emit(WatchEndpoint(ci.key, None))
@@ -236,6 +263,11 @@ class Cis:
             self._owner.put(key, ci.record())
         elif self._owner.get(key) is not None:
             self._owner.delete(key)
+        catalogue = ci.catalogue_record() if ci.remote else None
+        if catalogue is not None:
+            self._owner.put(f"catalog/{ci.key}", catalogue)
+        else:
+            self._owner.delete(f"catalog/{ci.key}")
         self._tell_watchers()
 
     def _tell_watchers(self) -> None:

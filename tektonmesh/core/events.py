@@ -167,6 +167,16 @@ class CiHealth:
 
 
 @frozen
+class SetCatalogue:
+    """What the MCP server of a local CI offers: {"hash", "length", ...} of the blob that lists it,
+    which was put in before; None while it offers nothing (docs/design/mcp.md)."""
+
+    ticket: int
+    ci: str
+    reference: dict[str, Any] | None
+
+
+@frozen
 class SendMessage:
     """Send to a CI, local or remote; the answer is the reply. `stream` asks for `AnswerChunk`s.
     `sender` is the local CI that sends, or empty for a person."""
@@ -312,6 +322,7 @@ Event = (
     | DeregisterCi
     | Detached
     | CiHealth
+    | SetCatalogue
     | SendMessage
     | CancelCommand
     | TraceRoute

@@ -78,7 +78,7 @@ class Handouts:
 
         Raises DeliveryError `ci_offline`, or `busy` while it has `inbox_per_ci_max` open.
         """
-        if ci.state != "up" or ci.how["kind"] == "none":
+        if not ci.takes(parcel.content_type):
             raise DeliveryError(f"'{ci.name}' takes no messages at present.", code="ci_offline")
         if self._per_ci.get(ci.key, 0) >= self.env.settings.inbox_per_ci_max:
             raise DeliveryError(f"'{ci.name}' has too many messages open.", code="busy")

@@ -200,6 +200,7 @@ class Node:
             ev.DeregisterCi: self._command(self.cis.deregister),
             ev.Detached: self.cis.detached,
             ev.CiHealth: self.cis.health,
+            ev.SetCatalogue: self._command(self.cis.set_catalogue),
             ev.SendMessage: self._command(self.requests.send),
             ev.CancelCommand: self._cancel,
             ev.TraceRoute: self._command(self.requests.trace),

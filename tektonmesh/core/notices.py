@@ -9,6 +9,7 @@ from __future__ import annotations
 KINDS: dict[str, str] = {
     "audit_went_back": "The record of another stack shows an older end of its audit log than was "
     "seen before, or another one: a restored backup, or a log that was replaced.",
+    "catalogue_changed": "What the MCP server of a CI of this stack offers has changed.",
     "ci_deregistered": "A CI of this stack is no longer registered; `reason` says why.",
     "ci_gone": "A CI of another stack left the replica (`ci` is its "
     "address; with `count`, so many of `stack`).",
@@ -40,6 +41,10 @@ KINDS: dict[str, str] = {
     "link_up": "A link to a neighbour came up.",
     "message_row_dropped": "A row of a durable message means nothing to this program and was "
     "dropped.",
+    "mcp_failed": "The MCP server of a CI of this stack cannot be reached or ended; it is tried "
+    "again.",
+    "mcp_item_dropped": "Something that an MCP server offers is malformed or too large, and is "
+    "left out.",
     "message_done": "A message that was sent from here was answered or failed.",
     "name_taken": "Another stack claims a name that a known stack holds.",
     "novelty_ignored": "Something of a later version was passed over; said at most every ten "

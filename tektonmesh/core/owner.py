@@ -38,10 +38,11 @@ DISPUTE_WAIT_S = 4.0
 """How long it waits on for a second peer if the first one's time is far from ours; a guess."""
 REFRESH_OWNERS = 10
 """Seconds between refreshes grow with the owners: N/10, so that a replica sees ten a second."""
+CI_KINDS = ("ci", "catalog")
 CI_RECORDS_MAX = RECORDS_MAX - 256
 CI_SIZE_MAX = SET_SIZE_MAX - (64 << 10)
-"""What `ci/*` may take: however many CIs there are, the stack can still say where it is and to
-whom it is linked."""
+"""What `ci/*` and `catalog/*` may take: however many CIs there are, the stack can still say where
+it is and to whom it is linked."""
 LEAVE_FLUSH_S = 0.3
 """Time for the shell to put the last head on the wire."""
 START_SIZE = 6
@@ -124,7 +125,7 @@ class Owner:
         self._ver, self._content_ver, self._status = head.ver, head.content_ver, head.status
         self._records, self._wanted = held.record_set, dict(held.records)
         self._wanted_size = held.record_set.size
-        mine = [size_of(key, held.records[key]) for key in held.keys("ci")]
+        mine = [size_of(key, held.records[key]) for kind in CI_KINDS for key in held.keys(kind)]
         self._ci_count, self._ci_size = len(mine), sum(mine)
         self._durable = self._waited = True
         about = held.value("stack/self") or {}
@@ -233,11 +234,11 @@ class Owner:
         if len(self._wanted) + added > RECORDS_MAX or self._wanted_size + grown > SET_SIZE_MAX:
             return False
         within = self._ci_count + added <= CI_RECORDS_MAX and self._ci_size + grown <= CI_SIZE_MAX
-        return within or kind_of(key) != "ci"
+        return within or kind_of(key) not in CI_KINDS
 
     def _count(self, key: str, added: int, grown: int) -> None:
         self._wanted_size += grown
-        if kind_of(key) == "ci":
+        if kind_of(key) in CI_KINDS:
             self._ci_count += added
             self._ci_size += grown
 

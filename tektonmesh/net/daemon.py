@@ -23,6 +23,7 @@ from tektonmesh import __version__
 from tektonmesh.config import LAN_TEST_SECRET, Config
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
+from tektonmesh.core.ci import CALL_TYPE
 from tektonmesh.core.ids import parse_id, show_id
 from tektonmesh.core.node import Node
 from tektonmesh.core.types import NodeSettings, Saved, StackId
@@ -100,15 +101,17 @@ class Daemon:
         self._attached: dict[int, Attached] = {}
         self._connections = count(1)
         self._deliveries: dict[int, int] = {}
+        self.calls = 0
+        """The connection (`attach`) that takes calls of MCP for all CIs; 0 while there is none."""
         self._drive = Drive(lambda now: self._make_node(now, saved))
         self.node = self._drive.node
         credentials.open(saved, store, lambda: self.listen, self.node)
         near_only = config.lan and config.secret == (LAN_TEST_SECRET,)
         inject, spawn = self._drive.inject, self._spawn
         self._asks = Asks(inject)
-        self._reach = Reach(config.allow_endpoint_hosts, own_socket=config.socket)
-        self._endpoints = Endpoints(inject, self._reach, spawn)
-        self._health = HealthChecks(inject, self._reach, spawn)
+        self.reach = Reach(config.allow_endpoint_hosts, own_socket=config.socket)
+        self._endpoints = Endpoints(inject, self.reach, spawn)
+        self._health = HealthChecks(inject, self.reach, spawn)
         rounds = self._drive.rounds
         problem = self.notices.problem
         self._links = Links(
@@ -250,10 +253,11 @@ class Daemon:
         }
 
     def _deliver(self, effect: fx.Deliver) -> None:
-        if effect.how.get("kind") == "http":
+        call = effect.content_type == CALL_TYPE
+        if effect.how.get("kind") == "http" and not call:
             self._endpoints.deliver(effect)
             return
-        connection = effect.how.get("connection", 0)
+        connection = self.calls if call else effect.how.get("connection", 0)
         attached = self._attached.get(connection)
         if attached is None:
             offline = "The CI is not connected at this moment."
@@ -407,7 +411,7 @@ async def _running(config: Config, credentials: Credentials, store: Store) -> As
                 nursery.cancel_scope.cancel()
         daemon.auditing.close()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_ENDPOINTS_S):
-            await daemon._reach.aclose()
+            await daemon.reach.aclose()
     finally:
         for sock in sockets:
             sock.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -63,6 +63,7 @@ class Notices:
         self._seq = 0
         self._subscribers: dict[int, _Subscriber] = {}
         self._last_subscriber = 0
+        self._heeding: dict[str, list[Callable[[Item], None]]] = {}
         self.last_problem: str | None = None
 
     def problem(self, detail: str) -> None:
@@ -74,12 +75,20 @@ class Notices:
         """Log, count and pass on one notice. Never waits."""
         self._count(notice)
         self._write(notice)
+        for heed in self._heeding.get(notice.kind, ()):
+            heed(notice.data)
         if self._subscribers:
             self._seq += 1
             item: Item = {"seq": self._seq, "at": round(wall_s(), 3), "kind": notice.kind}
             item |= log.plain(notice.data)
             for subscriber in self._subscribers.values():
                 subscriber.put(item)
+
+    def heed(self, kinds: Iterable[str], callback: Callable[[Item], None]) -> None:
+        """Call back in the turn that gives a notice of one of these kinds, for as long as the
+        daemon runs. It must neither wait nor raise."""
+        for kind in kinds:
+            self._heeding.setdefault(kind, []).append(callback)
 
     def say(self, kind: str, /, **data: Any) -> None:
         """A notice of the shell's own."""

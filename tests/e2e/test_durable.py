@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.e2e.keeper_ci import lines_of
 from tests.e2e.kill_cycles import ZERO, Cycles
 from tests.e2e.stacks import Mesh, Stack, wait_until
@@ -19,6 +21,7 @@ def state_of(stack: Stack, msg_id: str) -> str:
     return str(stack.rpc("message", id=msg_id)["state"])
 
 
+@pytest.mark.hostile("killed-after-accepted")
 def test_a_message_for_an_offline_stack_survives_kill_9_of_its_origin_and_arrives_once(
     mesh: Mesh,
 ) -> None:

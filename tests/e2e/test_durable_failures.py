@@ -106,6 +106,7 @@ DYING = Path(__file__).with_name("dying_daemon.py")
 
 
 @pytest.mark.parametrize(("role", "points"), [(0, ORIGIN_POINTS), (1, DESTINATION_POINTS)])
+@pytest.mark.hostile("killed-after-accepted")
 def test_kill_9_at_each_commit_point_loses_and_doubles_nothing(
     mesh: Mesh, role: int, points: tuple[tuple[str, str], ...]
 ) -> None:

@@ -217,7 +217,7 @@ async def test_a_component_cannot_have_the_daemon_speak_to_a_socket(tmp_path: Pa
             assert (await hermes.post(path, json=given)).status_code == 422
         assert doors.daemon.node.cis.all() == []
         with pytest.raises(PolicyError, match="own socket"):
-            await doors.daemon._reach.check(f"http+unix://{own}/x")
+            await doors.daemon.reach.check(f"http+unix://{own}/x")
 
 
 async def test_over_tcp_only_components_are_listed_and_nothing_of_others(tmp_path: Path) -> None:

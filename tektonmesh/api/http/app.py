@@ -16,7 +16,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as Place
 
 from tektonmesh.api.connection import fault
-from tektonmesh.api.http import routes_mesh, routes_message, routes_registry
+from tektonmesh.api.http import (
+    routes_cards,
+    routes_mcp,
+    routes_mesh,
+    routes_message,
+    routes_registry,
+)
 from tektonmesh.api.http.guard import Access, TcpGuard, check_key, read_token, scope_of
 from tektonmesh.api.http.openapi import page
 from tektonmesh.api.http.table import Call, Route
@@ -33,6 +39,8 @@ def all_routes() -> tuple[Route, ...]:
         *routes_registry.ROUTES,
         *routes_message.ROUTES,
         *routes_mesh.ROUTES,
+        *routes_mcp.ROUTES,
+        *routes_cards.ROUTES,
         *hermes.ROUTES,
     )
 
@@ -59,8 +67,10 @@ def _endpoint(route: Route, operations: Operations) -> Callable[[Request], Await
         try:
             # Over TCP a token was shown; on the socket the kernel said who it is.
             by_token = _admit(request, route, operations)
-            trusted = by_token and bool(request.scope["state"].get("trusted", True))
-            call = Call(request, operations, Caller(door, trusted=trusted))
+            state = request.scope["state"]
+            trusted = by_token and bool(state.get("trusted", True))
+            local = "guard" not in state
+            call = Call(request, operations, Caller(door, trusted=trusted, local=local))
             result = await route.handler(call)
         except MeshError as error:
             return failure(error)

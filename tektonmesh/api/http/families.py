@@ -25,7 +25,12 @@ FAMILIES: dict[str, Family] = {
         "",
         "Time from a message to another stack until its whole reply, for messages sent here.",
     ),
-    "shared_uses": Family("counter", "kind", "Messages answered by a CI of another stack."),
+    "shared_uses": Family(
+        "counter",
+        "kind",
+        "Uses of CIs of other stacks from here: messages answered, tools called, resources read, "
+        "prompts and completions got.",
+    ),
     "uptime_seconds": Family("gauge", "", "How long this daemon has been in the mesh."),
     # This stack.
     "stack": Family("info", "", "This stack: name, id, mesh and version."),

@@ -79,7 +79,7 @@ def _success(operations: Operations, status: dict[str, Any]) -> Iterator[Shown]:
     figures = operations.figures
     yield _numbers("federated_stacks", status["stacks"])
     yield _histogram("cross_stack_message_seconds", figures.cross_stack)
-    yield _numbers("shared_uses", {"message": figures.remote})
+    yield _numbers("shared_uses", {"message": figures.remote} | figures.shared)
     yield _number("uptime_seconds", status["uptime_s"])
 
 

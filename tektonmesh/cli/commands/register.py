@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -53,19 +55,35 @@ def description_params(
     return {key: value for key, value in params.items() if value}
 
 
+def _server(command_line: str | None, url: str | None) -> dict[str, Any]:
+    """How its MCP server is reached, as the `register` operation takes it."""
+    if command_line and url:
+        raise click.UsageError("--mcp and --mcp-url exclude each other.")
+    if command_line:
+        words = shlex.split(command_line)
+        # The daemon runs elsewhere: what PATH finds here is meant.
+        words[0] = shutil.which(words[0]) or words[0]
+        return {"mcp": {"stdio": {"command": words}}}
+    return {"mcp": {"http": {"url": url}}} if url else {}
+
+
 @verb(example="tektonmesh register numa --endpoint http://127.0.0.1:8016 --specialty vision")
 @click.argument("name")
 @click.option("--endpoint", metavar="URL", help="Where its messages are posted; local only.")
 @click.option("--format", "format_", metavar="F", help="How they are posted (json_simple).")
+@click.option("--mcp", metavar="COMMAND", help="Its MCP server, started here: a command line.")
+@click.option("--mcp-url", metavar="URL", help="Its MCP server behind HTTP; local only.")
 @description_options
 def command(
     where: Where, name: str, endpoint: str | None, format_: str | None, **described: Any
 ) -> None:
     """Register the CI NAME by hand: it stays until `deregister`, and no heartbeat is expected.
 
-    Without --endpoint it is listed but takes no messages.
+    Without --endpoint it takes no messages. With --mcp or --mcp-url the whole mesh gets the tools,
+    resources and prompts of that MCP server.
     """
-    params = description_params(**described)
+    server = _server(described.pop("mcp"), described.pop("mcp_url"))
+    params = description_params(**described) | server
     if endpoint:
         params["endpoint"] = endpoint
     if format_:

@@ -10,6 +10,7 @@ from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core.envelope import Kind, parse
 from tektonmesh.core.messages import Forward, Message
+from tektonmesh.core.policy import Terms
 from tektonmesh.errors import DeliveryError, LocalError
 from tests.network import Member, Network
 
@@ -264,6 +265,7 @@ def test_a_message_outlives_its_origin() -> None:
     nothing_left(a, b)
 
 
+@pytest.mark.hostile("replay-after-restart")
 def test_a_message_that_was_received_is_not_sent_again_after_a_restart_and_its_reply_comes() -> (
     None
 ):
@@ -306,6 +308,7 @@ def test_an_answer_outlives_its_stack() -> None:
     nothing_left(a, b)
 
 
+@pytest.mark.hostile("replay-after-restart")
 def test_a_copy_that_comes_after_the_end_is_known_by_its_time() -> None:
     network, a, b = pair()
     b.echo()
@@ -857,3 +860,23 @@ def test_a_stack_whose_keys_are_not_known_is_tried_again() -> None:
     ticket = post(a)
     network.run(20.0)
     assert state(a, a.result(ticket)["id"]) == "answered"
+
+
+# --- the policy ----------------------------------------------------------------------------------
+
+
+def test_a_stack_that_may_not_speak_to_a_ci_leaves_no_message_for_it() -> None:
+    network, a, b = pair()
+    b.node.rights.set_terms(a.node.env.me, Terms(mode="read-only"))
+    ticket = post(a)
+    network.run(5.0)
+    assert state(a, a.result(ticket)["id"]) == "failed"
+    assert b.deliveries() == [] and rows(b, "inbox") == []
+
+
+def test_callers_here_leave_no_message_where_our_own_terms_keep_them_out() -> None:
+    network, a, b = pair()
+    a.node.rights.set_terms(b.node.env.me, Terms(imports=()))
+    ticket = post(a)
+    network.run(1.0)
+    assert a.error(ticket)["code"] == "refused" and rows(a, "outbox") == []

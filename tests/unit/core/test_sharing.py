@@ -198,3 +198,14 @@ def test_one_partner_gets_no_more_than_fits_into_an_envelope() -> None:
     network.settle()
     assert 100 < len(seen(network["c"])) < 500
     assert a.notices("ci_not_published")
+
+
+def test_what_everybody_is_told_is_not_told_to_partners_again() -> None:
+    network = chain()
+    a, c = network["a"], network["c"]
+    a.register("open", share="public")
+    a.register("numa", share="partners")
+    terms(a, C, mode="full")
+    network.settle()
+    assert list(c.node.sharing.of(A)) == ["numa"]
+    assert seen(c) == ["numa@a", "open@a"]

@@ -1,0 +1,140 @@
+"""Calls of MCP from this stack to a CI anywhere in the mesh.
+
+A call is a message with a streamed reply (`frames`). It decides how long silence is borne and what
+a failure of the mesh looks like to a host: a JSON-RPC error that says where it happened. Whether a
+call may be made is decided before, by whoever lists it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+import trio
+
+from tektonmesh.core import events as ev
+from tektonmesh.core.ci import CALL_TYPE
+from tektonmesh.errors import DeliveryError, MeshError, RemoteError
+from tektonmesh.mcp import frames
+
+TEXT = "text/plain; charset=utf-8"
+SAY_TIMEOUT_S = 300.0
+"""For a message that a model sends; CIs may think for long."""
+MESH_FAILED = -32603
+"""The JSON-RPC code of failures that are the mesh's; `data.code` says which."""
+
+Heard = Callable[[str, dict[str, Any]], Awaitable[None]]
+"""Told each notification of a call, in order; while it waits, so does the call."""
+
+
+class Streaming(Protocol):
+    """The part of a daemon that sends messages."""
+
+    def stream(self, make: Callable[[int], ev.Event]) -> Any: ...
+
+    async def ask(self, make: Callable[[int], ev.Event]) -> dict[str, Any]: ...
+
+
+class CallFailed(Exception):
+    """A call ended with a JSON-RPC error: the server's own, or the mesh's."""
+
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.code, self.message, self.data = code, message, data
+
+
+async def call(
+    daemon: Streaming,
+    address: str,
+    method: str,
+    params: dict[str, Any],
+    *,
+    heard: Heard,
+    caller: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The result as the CI gave it. Being cancelled here cancels the call at the CI. Raises
+    CallFailed."""
+    number = secrets.token_hex(8)
+    body = frames.pack_call(method, params, number, caller or {})
+    sender = str((caller or {}).get("ci", ""))
+
+    def make(ticket: int) -> ev.SendMessage:
+        return ev.SendMessage(ticket, address, body, CALL_TYPE, sender, frames.CALL_MAX_S, True, {})
+
+    try:
+        return await _result(daemon, make, heard)
+    except MeshError as error:
+        raise failed(error, address, number) from None
+
+
+async def _result(
+    daemon: Streaming, make: Callable[[int], ev.SendMessage], heard: Heard
+) -> dict[str, Any]:
+    with trio.CancelScope(deadline=trio.current_time() + frames.IDLE_S) as idle:
+        async with daemon.stream(make) as parts:
+            return await _read(parts, heard, idle)
+    raise DeliveryError(
+        f"Nothing was heard of the call for {frames.IDLE_S:g} s.",
+        code="timeout",
+        outcome="indeterminate",
+    )
+
+
+async def _read(
+    parts: AsyncIterator[bytes | dict[str, Any]], heard: Heard, idle: trio.CancelScope
+) -> dict[str, Any]:
+    lines = frames.Lines()
+    async for part in parts:
+        idle.deadline = trio.current_time() + frames.IDLE_S
+        for line in lines.feed(part["body"] if isinstance(part, dict) else part):
+            if "result" in line or "error" in line:
+                return _end(line)
+            await _tell(heard, line)
+    raise RemoteError("The reply to the call ended without a result.")
+
+
+async def _tell(heard: Heard, line: dict[str, Any]) -> None:
+    method, params = line.get("method"), line.get("params")
+    if isinstance(method, str):
+        await heard(method, params if isinstance(params, dict) else {})
+
+
+def _end(line: dict[str, Any]) -> dict[str, Any]:
+    result = line.get("result")
+    if isinstance(result, dict):
+        return result
+    error = line.get("error")
+    if not isinstance(error, dict) or type(error.get("code")) is not int:
+        raise RemoteError("The result of the call is malformed.")
+    raise CallFailed(error["code"], str(error.get("message", "")), error.get("data"))
+
+
+def failed(error: MeshError, address: str, number: str = "") -> CallFailed:
+    """A failure of the mesh as a host sees it."""
+    ci, _, stack = address.rpartition("@")
+    data = error.as_dict()
+    shown = {"stack": stack, "ci": ci or address, "code": error.code.name, "call": number}
+    return CallFailed(MESH_FAILED, error.sentence(), shown | {"hop": data.get("scope", "")})
+
+
+async def say(daemon: Streaming, address: str, text: Any) -> dict[str, Any]:
+    """A plain message to a CI, and its reply as the result of a tool."""
+    if not isinstance(text, str) or not text:
+        return tool_error("The argument 'message' is missing: a text is needed.")
+
+    def make(ticket: int) -> ev.SendMessage:
+        body = text.encode("utf-8", "replace")
+        return ev.SendMessage(ticket, address, body, TEXT, "", SAY_TIMEOUT_S, False, {})
+
+    try:
+        reply = await daemon.ask(make)
+    except MeshError as error:
+        return tool_error(error.sentence())
+    said = bytes(reply["body"]).decode("utf-8", "replace")
+    return {"content": [{"type": "text", "text": said}]}
+
+
+def tool_error(text: str) -> dict[str, Any]:
+    """A result that says that the tool failed."""
+    return {"content": [{"type": "text", "text": text}], "isError": True}
