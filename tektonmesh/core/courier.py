@@ -25,9 +25,10 @@ from tektonmesh.core.wheel import Waiting, Wheel
 from tektonmesh.errors import DeliveryError, LocalError
 
 PAUSE_MAX_S = 10.0
-BLOCKED_FIRST_S = 1.0
+BLOCKED_FIRST_S = 0.1
 BLOCKED_MAX_S = 30.0
-"""A stack to which nothing leads is tried again so often, besides at every sign of it. Guesses."""
+"""A stack to which nothing leads is tried again so often, besides at every sign of it: the way to
+one that is back may be usable a moment after it is known. Guesses."""
 
 ATTEMPT_MASK = 0xFFFF
 ATTEMPT_AGAIN = 0x100

@@ -120,7 +120,7 @@ class Inbox:
     def load(self, saved: Saved) -> None:
         """Take back what the disk kept."""
         lows = read_rows(self.env, saved, LOWS)
-        self._lows = {source: int(words[0]) for source, words, _body in lows}
+        self._lows = {source: words[0] for source, words, _body in lows if _are_numbers(words, 1)}
         notes = {key: (words, body) for key, words, body in read_rows(self.env, saved, TABLE)}
         leases = {key: words for key, words, _body in read_rows(self.env, saved, LEASES)}
         for row_key, words, body in read_rows(self.env, saved, MARKS):
@@ -128,8 +128,9 @@ class Inbox:
             if item is None:
                 drop_row(self.env, MARKS, row_key)
                 continue
-            if row_key in leases:
-                item.attempt, item.losses = leases.pop(row_key)
+            lease = leases.pop(row_key, [])
+            if _are_numbers(lease, 2):
+                item.attempt, item.losses = lease
             self._insert(item)
         for table, left in ((TABLE, notes), (LEASES, leases)):
             for row_key in left:
@@ -422,3 +423,7 @@ class Inbox:
             self.turns.drop(item)
             outcome = "released" if certain else "indeterminate"
             self._answer(item, Answer(LATE_DETAIL.encode(), "", "expired", outcome))
+
+
+def _are_numbers(words: Words, count: int) -> bool:
+    return len(words) == count and all(isinstance(word, int) for word in words)

@@ -658,6 +658,7 @@ def test_a_row_that_means_nothing_is_dropped_and_told() -> None:
     a.saved["taken", b"\x02" * 48] = b"\0\0\0\x01\x90"
     a.saved["sent", b"\x02" * 16] = b"\0\0\0\x01\x90"
     a.saved["gone", b"\x02"] = b"\0\0\0\x01\x90"
+    a.saved["low", b"\x02" * 32] = b"\0\0\0\x01\x90"
     a.saved["inbox", b"\x03" * 48] = b"\0\0\0\x01\x90"
     a.saved["lease", b"\x03" * 48] = b"\0\0\0\x01\x90"
     a = network.restart("a", "b")
