@@ -350,7 +350,7 @@ SETTINGS: tuple[Setting, ...] = (
         "mcp_views",
         _views,
         "none",
-        '{ small = { allow = ["files@west", "numa@*/ask"], mode = "full" } }',
+        '{ small = { allow = ["files@west", "athena@*/ask"], mode = "full" } }',
         "Faces of their own for MCP hosts: the CIs and items that are allowed, and the mode\n"
         "(full lists them, search has the host look for them).",
     ),
