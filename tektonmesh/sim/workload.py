@@ -139,6 +139,7 @@ class Workload:
             "type": "ai",
             "specialties": [name.partition("-")[0]],
             "capabilities": [],
+            "teams": [],
             "share": "public",
             "persist": False,
             "lease_s": None,
