@@ -64,17 +64,19 @@ class Server:
         self._resubscribe = trio.Event()
         self._wanted = trio.Event()
         self._news = trio.Event()
-        self._failure: MeshError | None = None
+        self._problem = ""
         self._failures = 0
         self._dirty = trio.Event()
 
-    async def ready(self) -> Upstream:
-        """The connection, started if need be. Raises DeliveryError while it cannot be had."""
+    async def ready(self, *, own: bool) -> Upstream:
+        """The connection, started if need be. Raises DeliveryError while it cannot be had. What
+        went wrong may name commands, paths and whatever the server wrote: for callers of one's
+        own stack only (`own`)."""
         self._wanted.set()
         with trio.move_on_after(START_TIMEOUT_S):
             while self.upstream is None:
-                if self._failure is not None:
-                    raise self._failure
+                if self._problem:
+                    raise self._failure(own=own)
                 await self._news.wait()
         if self.upstream is None:
             raise DeliveryError(f"The MCP server of '{self.name}' does not start.", code="timeout")
@@ -122,7 +124,7 @@ class Server:
             self._lost(problem, steady=trio.current_time() - began > STEADY_S)
             await self._told_if_lasting()
             await trio.sleep(backoff_s(self._failures))
-            self._failure = None
+            self._problem = ""
 
     async def _serve(self, upstream: Upstream) -> None:
         upstream.on_changed = lambda _kind: self._dirty.set()
@@ -130,7 +132,7 @@ class Server:
         async with trio.open_nursery() as nursery:
             self.parking = ParkingPlace(nursery)
             await self._read(upstream)
-            self.upstream, self._failure, self._failures = upstream, None, 0
+            self.upstream, self._problem, self._failures = upstream, "", 0
             self._wake()
             nursery.start_soon(self._keep_reading, upstream)
             nursery.start_soon(self._keep_listening, upstream)
@@ -141,11 +143,15 @@ class Server:
         self.upstream = None
         self.parking = None
         self._failures = 1 if steady else self._failures + 1
-        self._failure = DeliveryError(
-            f"The MCP server of '{self.name}' is not there: {problem}", code="ci_offline"
-        )
+        self._problem = problem
         self._wake()
         self._daemon.notices.say("mcp_failed", ci=self.name, detail=problem)
+
+    def _failure(self, *, own: bool) -> DeliveryError:
+        about = f": {self._problem}" if own else "."
+        return DeliveryError(
+            f"The MCP server of '{self.name}' is not there{about}", code="ci_offline"
+        )
 
     async def _told_if_lasting(self) -> None:
         if self._failures == FAILURES_TOLD:

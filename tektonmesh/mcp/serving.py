@@ -87,7 +87,8 @@ class Serving:
             return
         except Exception as error:
             _LOG.exception("fault in a call to %s", effect.ci)
-            line = frames.error_line(INTERNAL_ERROR, detail_of(error))
+            detail = detail_of(error) if self._is_own(source) else "The call failed at its stack."
+            line = frames.error_line(INTERNAL_ERROR, detail)
         if len(line) > RESULT_SIZE_MAX:
             line = frames.error_line(INTERNAL_ERROR, "The result is over 4 MiB.")
         talk.end(line)
@@ -95,8 +96,7 @@ class Serving:
     async def _outcome(self, effect: fx.Deliver, source: str, talk: Talk) -> bytes:
         call = frames.unpack_call(effect.body)
         method, params = call["method"], call["params"]
-        node = self._daemon.node
-        own = source == node.names.label(node.env.me)
+        own = self._is_own(source)
         item = str(params.get("name") or params.get("uri") or "")
         if not own:
             self._require(effect, source, method, item)
@@ -105,6 +105,11 @@ class Serving:
             raise MeshError(f"'{effect.ci}' has no MCP server.", code="not_found")
         with self._counted(source, free=own or method == "subscriptions/listen"):
             return await self._line(server, call, source, talk)
+
+    def _is_own(self, source: str) -> bool:
+        """Whether a caller is of this stack, which may be told what is wrong with its servers."""
+        node = self._daemon.node
+        return source == node.names.label(node.env.me)
 
     @contextmanager
     def _counted(self, source: str, *, free: bool) -> Iterator[None]:
@@ -128,7 +133,7 @@ class Serving:
         async with helpers() as nursery:
             nursery.start_soon(talk.stay_alive)
             if method == "subscriptions/listen":
-                await self._listen(server, params, talk)
+                await self._listen(server, params, source, talk)
             return frames.result_line(await self._call(server, method, params, source, talk))
 
     def _require(self, effect: fx.Deliver, source: str, method: str, item: str) -> None:
@@ -163,7 +168,7 @@ class Serving:
         self, server: Server, method: str, params: dict[str, Any], source: str, talk: Talk
     ) -> dict[str, Any]:
         """The result. Raises MCPError as the server said it, MeshError if it is not there."""
-        upstream = await server.ready()
+        upstream = await server.ready(own=self._is_own(source))
         if method == "tools/call":
             problem = self._problem_of(server, params)
             if problem:
@@ -208,7 +213,9 @@ class Serving:
 
     # --- changes of resources --------------------------------------------------------------------
 
-    async def _listen(self, server: Server, params: dict[str, Any], talk: Talk) -> None:
+    async def _listen(
+        self, server: Server, params: dict[str, Any], source: str, talk: Talk
+    ) -> None:
         """Tell of changes of some resources until the caller goes or its deadline comes."""
         filters = params.get("notifications")
         uris = filters.get("resourceSubscriptions") if isinstance(filters, dict) else None
@@ -217,7 +224,7 @@ class Serving:
         ends = [server.subscribe(uri) for uri in uris[:100]]
         self._listeners[id(talk)] = (server.name.lower(), tuple(uris), talk)
         try:
-            await server.ready()
+            await server.ready(own=self._is_own(source))
             await trio.sleep_forever()
         finally:
             del self._listeners[id(talk)]

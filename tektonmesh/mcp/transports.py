@@ -7,6 +7,7 @@ that another stack says leads here.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -28,6 +29,9 @@ from tektonmesh.mcp.catalogue import clean_text
 from tektonmesh.net.reach import Reach
 
 _LOG = logging.getLogger(__name__)
+# The SDK logs messages that it cannot read with what is in them: arguments and results, which are
+# nobody's business. That a server failed is said by `servers`.
+logging.getLogger("mcp").setLevel(logging.CRITICAL)
 
 STDERR_SHOWN = 2000
 LINE_SHOWN = 200
@@ -73,7 +77,7 @@ def _end_of(written: TextIO, name: str) -> str:
 async def by_http(
     http: dict[str, Any], reach: Reach, auth: httpx2.Auth | None = None
 ) -> AsyncIterator[Streams]:
-    """A server that listens at a URL on this machine (or an allowed host)."""
+    """A server that listens at a URL or a Unix socket on this machine (or at an allowed host)."""
     timeout = httpx2.Timeout(HTTP_TIMEOUT_S, read=READ_TIMEOUT_S)
     headers = http.get("headers") or {}
     target = await reach.check(http["url"])
@@ -81,11 +85,38 @@ async def by_http(
     url = http["url"] if target.server_name or auth is not None else target.url
     if url == target.url:
         headers = {**headers, "Host": target.host}
+    # Without the path of the socket its secrets would go to whatever listens on port 80.
+    by_socket = httpx2.AsyncHTTPTransport(uds=target.socket) if target.socket else None
     async with (
-        httpx2.AsyncClient(headers=headers, timeout=timeout, auth=auth, trust_env=False) as client,
+        httpx2.AsyncClient(
+            headers=headers,
+            timeout=timeout,
+            auth=auth,
+            trust_env=False,
+            transport=by_socket,
+            event_hooks={"response": [_stay]},
+        ) as client,
         streamable_http_client(url, http_client=client) as streams,
     ):
         yield streams
+
+
+async def _stay(answer: httpx2.Response) -> None:
+    """Take out where a redirect to another origin leads. It is not followed, and the SDK would tell
+    the caller of it, who may be on another stack: which addresses there are here is not its
+    business."""
+    if not answer.has_redirect_location:
+        return
+    here, there = _origin(answer.request.url), ""
+    with contextlib.suppress(httpx2.InvalidURL):
+        there = _origin(answer.request.url.join(answer.headers["Location"]))
+    if there != here:
+        _LOG.warning("an MCP server redirects to '%s', which is not followed", there)
+        del answer.headers["Location"]
+
+
+def _origin(url: httpx2.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -11,12 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stacks import Connection, Mesh, Stack, a_mesh, wait_until
+from tektonmesh.net.gate import WAITING_MAX
+from tests.e2e.stacks import Connection, Mesh, Stack, a_mesh, pause, wait_until
 
 ROUNDS = 120
 NOISE_S = 0.06
 """What a shared machine adds to one message in a hundred by itself."""
 GROWTH_MAX_KIB = 96 * 1024
+STRANGERS = 10_000
+PATIENCE_S = 10.0
+"""What a handshake may take (docs/design/security.md)."""
+ODD_FILES = 24
+"""What a daemon has open for a moment: a connection that is just being refused, its disk."""
 
 
 def rss_kib(stack: Stack) -> int:
@@ -76,3 +83,45 @@ def test_a_flood_slows_others_by_half_at_most_and_fills_no_memory(tmp_path: Path
         assert asked < 1.0
         assert grown < GROWTH_MAX_KIB
         assert "east" in west.up()
+
+
+def open_files(stack: Stack) -> int:
+    return len(list(Path(f"/proc/{stack.pid()}/fd").iterdir()))
+
+
+@pytest.mark.hostile("half-open")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="files are counted in /proc")
+def test_ten_thousand_handshakes_that_never_end_are_ended_and_others_are_served(
+    tmp_path: Path,
+) -> None:
+    with a_mesh(tmp_path) as mesh:
+        west = mesh.private("west").start()
+        east = mesh.private("east", west).start()
+        mesh.wait_all_see([west, east])
+        west.start_echo("numa")
+        wait_until("east sees numa", lambda: "numa@west" in east.cis(), within_s=10)
+        p99(east)
+        files, memory, most, slowest = open_files(west), rss_kib(west), 0, 0.0
+        script = Path(__file__).with_name("knocker.py")
+        words = [sys.executable, str(script), str(west.port), str(STRANGERS)]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as knocker:
+            west.children.append(knocker)
+            assert knocker.stdout is not None and knocker.stdout.readline() == b"knocking\n"
+            while knocker.poll() is None:
+                began = time.perf_counter()
+                assert east.rpc("send", to="numa@west", body="x", timeout_s=5)["body"] == "x"
+                assert west.status()["name"] == "west"
+                slowest = max(slowest, time.perf_counter() - began)
+                most = max(most, open_files(west) - files)
+                pause(0.02)
+            told = json.loads(knocker.stdout.read())
+        grown = rss_kib(west) - memory
+        print(f"{told}; {most} more files, +{grown} KiB, at most {slowest * 1e3:.0f} ms")
+        assert told["reached"] == STRANGERS
+        assert WAITING_MAX // 2 <= most <= WAITING_MAX + ODD_FILES
+        assert told["longest_s"] < PATIENCE_S + 3.0
+        assert slowest < 1.5
+        assert grown < GROWTH_MAX_KIB
+        assert "east" in west.up()
+        late = mesh.private("late", west).start()
+        mesh.wait_all_see([west, east, late], within_s=20)
