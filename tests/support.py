@@ -320,7 +320,7 @@ class Member:
             Delta: self.dissemination.on_delta,
             Want: self.dissemination.on_want,
             WantOutlines: self.antientropy.on_want_outlines,
-            Outlines: self.antientropy.introductions.on_outlines,
+            Outlines: self.antientropy.outliner.on_outlines,
             Ihave: self.dissemination.on_ihave,
             Graft: self.dissemination.on_graft,
             Prune: self.dissemination.on_prune,

@@ -17,7 +17,7 @@ from tektonmesh.core.ids import show_id
 from tektonmesh.core.intake import OWNERS_MAX
 from tektonmesh.core.machine import Env
 from tektonmesh.core.messages import Buckets, Refuses, Vector, WantOutlines
-from tektonmesh.core.outlines import Introductions
+from tektonmesh.core.outlines import Outliner
 from tektonmesh.core.replica import Applied, Change, Replica
 from tektonmesh.core.soonest import Soonest
 from tektonmesh.core.types import ContentVersion, LinkId, StackId, Version
@@ -91,7 +91,7 @@ class AntiEntropy:
         self._bucket_changed: dict[int, float] = {}
         self._late: dict[StackId, None] = {}
         self._halves = Soonest(env, "half-leases", replica.owners, self._half_instants, self._half)
-        self.introductions = Introductions(env, replica, self._ask_all)
+        self.outliner = Outliner(env, replica, self._ask_all)
         self._tellers: list[Callable[[LinkId], None]] = []
         dissemination.watch_answers(self._answered)
 
@@ -121,7 +121,7 @@ class AntiEntropy:
             return
         self.env.deadlines.drop(("wants", link))
         self._give_back(state)
-        self.introductions.link_down(link)
+        self.outliner.link_down(link)
         self._ask_all()
 
     def converged(self) -> tuple[bool, list[StackId]]:
@@ -321,15 +321,15 @@ class AntiEntropy:
         too many at once."""
         if link in self._links:
             left_out = self.dissemination.left_out(link)
-            self.introductions.on_want(link, message, left_out)
+            self.outliner.on_want(link, message, left_out)
 
     # --- wants -----------------------------------------------------------------------------------
 
     def _ask(self, link: LinkId, state: _Link) -> None:
         """Fill the window of this link with owners that nobody else is asked for, once there is an
         outline of everybody."""
-        self.introductions.ask(link, state.todo)
-        if self.introductions.waiting or len(state.asked) > WINDOW // 2:
+        self.outliner.ask(link, state.todo)
+        if self.outliner.waiting or len(state.asked) > WINDOW // 2:
             return
         wants: list[tuple[StackId, ContentVersion | None]] = []
         for owner in list(state.todo)[:LOOK_MAX]:

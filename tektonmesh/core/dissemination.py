@@ -174,7 +174,7 @@ class Dissemination:
         owner = head.stack_id
         before = state.known.get(owner)
         held = self.replica.owners.get(owner)
-        double = held is not None and _can_send(held) and held.signed == delta.head
+        double = held is not None and held.whole and held.signed == delta.head
         if before is not None or delta.base != head.content_version:
             keydoc = delta.keydoc or (before.keydoc if before is not None else None)
             digest = hash_head(delta.head.head)[:8]
@@ -195,7 +195,7 @@ class Dissemination:
             self.want(link, [(owner, None if held is None else held.base)])
         elif result is Applied.UNPROVEN and len(self._unproven) < UNPROVEN_MAX:
             self._unproven[owner] = link
-        elif held is not None and _can_send(held) and beats(held, head, delta.head):
+        elif held is not None and held.whole and beats(held, head, delta.head):
             # The sender lacks what beats its own; that ends, since any two heads compare alike.
             self._queue(link, state, owner)
         if held is None:
@@ -247,7 +247,7 @@ class Dissemination:
             return
         for owner, have in owners:
             held = self.replica.owners.get(owner)
-            if held is not None and _can_send(held):
+            if held is not None and held.whole:
                 state.note(owner, Known(None, b"", have, None))
                 self._queue(link, state, owner)
 
@@ -400,7 +400,7 @@ class Dissemination:
         news: list[News] = []
         for owner in told:
             held = self.replica.owners.get(owner)
-            if held is None or not _can_send(held) or owner in state.left_out or _has(state, held):
+            if held is None or not held.whole or owner in state.left_out or _has(state, held):
                 continue
             news.append(News(owner, held.version, held.head_hash))
         for at in range(0, len(news), IHAVE_MAX):
@@ -418,7 +418,7 @@ class Dissemination:
         room = FLUSH_BYTES
         for owner in queued:
             held = owners[owner]
-            if not _can_send(held) or owner in state.left_out or _has(state, held):
+            if not held.whole or owner in state.left_out or _has(state, held):
                 continue
             if room <= 0:
                 state.news[owner] = None
@@ -444,11 +444,6 @@ class Dissemination:
             now = Known(held.version, held.head_hash, held.content_version, held.signed_keydoc)
             state.note(owner, now)
         return self.replica.delta_for(owner, base, with_keydoc=with_keydoc)
-
-
-def _can_send(held: Held) -> bool:
-    """Whether the records held match the head."""
-    return not (held.expired or held.outlined)
 
 
 def _contradicted(known: Known, held: Held) -> bool:

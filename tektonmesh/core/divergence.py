@@ -84,7 +84,7 @@ class Divergence:
     def _differs(self, owner: StackId, told: VectorEntry | None) -> bool:
         """By what counts in a print: a head that only refreshes makes no difference."""
         held = self._replica.owners.get(owner)
-        if held is None or held.expired or held.outlined:
+        if held is None or not held.whole:
             return told is not None
         if told is None:
             return True

@@ -120,8 +120,13 @@ class Held:
     @property
     def base(self) -> ContentVersion | None:
         """The content version that changes may be based on; None if only a snapshot will do."""
-        whole = not (self.expired or self.equivocated or self.doubted or self.outlined)
-        return self.content_version if whole else None
+        fits = self.whole and not (self.equivocated or self.doubted)
+        return self.content_version if fits else None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all records are held that the head commits to."""
+        return not (self.expired or self.outlined)
 
     @property
     def left(self) -> bool:
@@ -227,7 +232,7 @@ class Held:
     def delta(self, base: ContentVersion | None, *, with_keydoc: bool) -> Delta:
         """The news for somebody who holds `base`: the changes if they are known here, else a
         snapshot."""
-        assert not (self.expired or self.outlined), "these records do not match the head"
+        assert self.whole, "these records do not match the head"
         keydoc = self.signed_keydoc if with_keydoc else None
         changes = self._since(base)
         here = self.record_set

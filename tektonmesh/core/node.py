@@ -239,7 +239,7 @@ class Node:
             msg.Delta: self.dissemination.on_delta,
             msg.Want: self.dissemination.on_want,
             msg.WantOutlines: self.antientropy.on_want_outlines,
-            msg.Outlines: self.antientropy.introductions.on_outlines,
+            msg.Outlines: self.antientropy.outliner.on_outlines,
             msg.Vector: self._vector,
             msg.Buckets: self.antientropy.on_buckets,
             msg.Refuses: self._refuses,

@@ -35,7 +35,7 @@ HEAD_BYTES = 1024
 """A head, its key document and the proof of membership; about, and rather too much."""
 
 
-class Introductions:
+class Outliner:
     """Both sides of the question. `done()` is called when no answer is waited for any more."""
 
     def __init__(self, env: Env, replica: Replica, done: Callable[[], None]) -> None:
@@ -96,9 +96,9 @@ class Introductions:
         self._env.emit(Send(link, tuple(answers)))
 
     def on_outlines(self, link: LinkId, message: Outlines) -> None:
-        """Hold what is new. Raises RemoteError as `Replica.introduce` does."""
+        """Hold what is new. Raises RemoteError as `Replica.take_outline` does."""
         for outline in message.outlines:
-            self._replica.introduce(outline, link)
+            self._replica.take_outline(outline, link)
         left = self._open.get(link)
         if left is None:
             return

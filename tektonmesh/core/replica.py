@@ -188,7 +188,7 @@ class Replica:
             return Applied.NEED
         return found
 
-    def introduce(self, outline: Delta, link: LinkId) -> Applied:
+    def take_outline(self, outline: Delta, link: LinkId) -> Applied:
         """Hold the outline of an owner that nothing is known of (`core/outlines`). It is not saved
         and not counted in the print: the owner is missing until it comes whole. Raises RemoteError
         as `apply` does."""
@@ -346,7 +346,7 @@ class Replica:
 def _entry(held: Held) -> bytes | None:
     """What of an owner counts in the fingerprint; nothing once it has expired, or before it is held
     whole."""
-    return None if held.expired or held.outlined else entry_of(held.head, held.proof_digest)
+    return None if not held.whole else entry_of(held.head, held.proof_digest)
 
 
 def _kind(held: Held, changed: tuple[str, ...] | None) -> str:

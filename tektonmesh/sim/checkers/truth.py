@@ -150,7 +150,7 @@ class Converges(Watcher):
         stores: dict[ContentVersion, dict[str, bytes]] = {}
         for host in hosts:
             held = node_of(host).replica.owners.get(owner.stack_id)
-            if held is None or held.expired or held.outlined:
+            if held is None or not held.whole:
                 continue
             if stores.setdefault(held.head.content_version, held.records) != held.records:
                 self.fail(host, f"holds other records of {owner.name} at one version")

@@ -42,7 +42,7 @@ def entry(owner: bytes, version: int = 1, content: int = 1) -> VectorEntry:
 def tell(member: Member, link: int, *entries: VectorEntry, reply: bool = False) -> None:
     """What a peer holds. It has no outlines to send (`test_outlines.py`)."""
     member.receive(link, Vector((), tuple(entries), reply, False))
-    if member.antientropy.introductions.waiting:
+    if member.antientropy.outliner.waiting:
         member.receive(link, Outlines((), False))
 
 

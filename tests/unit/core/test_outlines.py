@@ -103,7 +103,7 @@ def test_each_owner_is_asked_for_its_outline_once() -> None:
     member.receive(TWO, Vector((), tuple(map(entry, owners)), False, False))
     member.receive(ONE, Outlines((), False))
     assert not sent(member, TWO, WantOutlines) and not sent(member, ONE, WantOutlines)
-    assert not member.antientropy.introductions.waiting
+    assert not member.antientropy.outliner.waiting
 
 
 def test_for_few_unknown_owners_nobody_is_kept_waiting() -> None:
@@ -159,7 +159,7 @@ def test_no_more_owners_are_remembered_than_can_be_held(monkeypatch: pytest.Monk
 # --- what is held of an outlined owner -----------------------------------------------------------
 
 
-def introduced() -> tuple[Member, Author, Delta]:
+def outlined() -> tuple[Member, Author, Delta]:
     """A member that holds one outline."""
     author, whole = large(50)
     member = Member("b").start()
@@ -172,7 +172,7 @@ def introduced() -> tuple[Member, Author, Delta]:
 
 
 def test_an_outlined_owner_is_live_and_counts_as_missing() -> None:
-    member, author, _ = introduced()
+    member, author, _ = outlined()
     assert member.replica.live(author.id)
     assert member.replica.count() == 1, "ourselves"
     assert author.id not in [entry.owner for entry in member.replica.entries(())]
@@ -180,7 +180,7 @@ def test_an_outlined_owner_is_live_and_counts_as_missing() -> None:
 
 
 def test_an_outline_is_neither_saved_nor_passed_on_nor_served() -> None:
-    member, author, _ = introduced()
+    member, author, _ = outlined()
     assert not [row for row in member.disk if row[1].startswith(author.id)]
     member.receive(TWO, Want(((author.id, None),)))
     member.wait(1.0)
@@ -189,7 +189,7 @@ def test_an_outline_is_neither_saved_nor_passed_on_nor_served() -> None:
 
 
 def test_the_whole_owner_takes_the_place_of_its_outline_and_is_saved() -> None:
-    member, author, whole = introduced()
+    member, author, whole = outlined()
     member.receive(ONE, whole)
     held = member.replica.owners[author.id]
     assert not held.outlined and len(held.records) == len(whole.puts)
@@ -201,21 +201,21 @@ def test_the_whole_owner_takes_the_place_of_its_outline_and_is_saved() -> None:
 
 
 def test_a_change_to_an_outlined_owner_makes_us_ask_for_all_of_it() -> None:
-    member, author, _ = introduced()
+    member, author, _ = outlined()
     member.receive(ONE, author.delta({"ci/new": {}}, keydoc=False))
     (want,) = sent(member, ONE, Want)
     assert want.owners == ((author.id, None),)
 
 
 def test_the_lease_of_an_outlined_owner_runs_out() -> None:
-    member, author, _ = introduced()
+    member, author, _ = outlined()
     member.wait(400.0)
     held = member.replica.owners[author.id]
     assert held.expired and sorted(held.records) == ["stack/self"]
 
 
 def test_a_proof_against_an_outlined_owner_outlives_its_coming_whole() -> None:
-    member, author, whole = introduced()
+    member, author, whole = outlined()
     twin = author.twin()
     first, second = author.delta({"ci/a": {}}, full=True), twin.delta({"ci/b": {}}, full=True)
     other = Member("c").start()
