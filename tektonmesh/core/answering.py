@@ -85,11 +85,11 @@ class Answering:
                 out.unsettled += size
 
     def nack(
-        self, to: StackId, reply_to: bytes, code: str, detail: str, *, begun: bool = False
+        self, to: StackId, reply_to: bytes, code: str, detail: str, *, outcome: str = ""
     ) -> Body:
-        """Post a failure; its body, to be kept for repeats. A CI that has `begun` to answer has
-        certainly seen the message, whatever it failed with."""
-        outcome = "indeterminate" if begun else outcome_of(code)
+        """Post a failure; its body, to be kept for repeats. `outcome` is said where more is known
+        than the code tells."""
+        outcome = outcome or outcome_of(code)
         body: Body = {"code": code, "detail": detail, "out": outcome}
         self.posts.send(Kind.NACK, to, reply_to, body, within_s=NACK_WITHIN_S)
         return body
@@ -184,8 +184,9 @@ class RemoteReplier(Waiting, Replier):
 
     def failed(self, code: str, detail: str) -> None:
         self._final_type = None
-        begun = self.out.offset > 0
-        nack = self._answering.nack(self.source, self.msg_id, code, detail, begun=begun)
+        # A CI that has begun to answer has certainly seen the message, whatever it failed with.
+        outcome = "indeterminate" if self.out.offset > 0 else ""
+        nack = self._answering.nack(self.source, self.msg_id, code, detail, outcome=outcome)
         self._close(Kind.NACK, nack)
 
     # --- what the origin asks --------------------------------------------------------------------

@@ -83,7 +83,7 @@ class Arrivals:
         try:
             self._deliver(envelope, body, one_way)
         except DeliveryError as error:
-            if one_way and error.code.name == "busy":
+            if one_way and error.code.name in ("busy", "leaving"):
                 return FULL  # the origin keeps it and tries again
             self._refuse(envelope, error)
         return ""
@@ -164,10 +164,12 @@ class Arrivals:
             raise DeliveryError("This stack sends too many messages.", code="busy")
 
     def _refuse(self, envelope: Envelope, error: DeliveryError) -> None:
-        """Say no, and the same to repeats: a late copy must not be delivered after that."""
+        """Say no, and the same to repeats: a late copy must not be delivered after that. So no CI
+        has it, whatever it was refused for."""
         header = envelope.header
         answering = self._answering
-        body = answering.nack(header.source, header.msg_id, error.code.name, error.detail)
+        code, detail = error.code.name, error.detail
+        body = answering.nack(header.source, header.msg_id, code, detail, outcome="released")
         taken = answering.dedup.add((header.source, header.msg_id), 0.0)
         answering.dedup.answer(taken, Kind.NACK, body, None)
 

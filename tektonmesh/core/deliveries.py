@@ -149,6 +149,10 @@ class Deliveries:
     def graph_changed(self) -> None:
         self.posts.graph_changed()
 
+    def draining(self) -> None:
+        """CIs here get nothing new; what they have they may finish."""
+        self._handouts.closed = True
+
     def leaving(self) -> None:
         """Nobody here will answer any more; those who wait are told."""
         self._handouts.fail_all("leaving", "The stack is leaving the mesh.")

@@ -92,6 +92,11 @@ class Durable(Voice):
             raise DeliveryError(f"There is no CI '{ci}' on this stack.", code="not_found")
         self.outbox.accept(command, stack, ci, timeout_s)
 
+    def draining(self) -> None:
+        """Accept no more and hand out no more; what arrives waits on the disk."""
+        self.outbox.draining()
+        self.inbox.turns.stop()
+
     def leaving(self) -> None:
         """Take no more and hand out no more; what is here waits on the disk."""
         self.outbox.leaving()

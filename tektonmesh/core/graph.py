@@ -180,9 +180,12 @@ class Graph:
         """What passing through a stack costs on top of its edges; None when it does not relay."""
         if stack_id in self._no_relay:
             return None
+        return DRAINING_MS if self.draining(stack_id) else 0
+
+    def draining(self, stack_id: StackId) -> bool:
+        """Whether a stack says that it is about to leave."""
         held = self._replica.owners.get(stack_id)
-        draining = held is not None and held.head.status == Status.DRAINING
-        return DRAINING_MS if draining else 0
+        return held is not None and held.head.status == Status.DRAINING
 
     def watch(self, callback: Callable[[], None]) -> None:
         """Call `callback()` after the graph has changed, at most once in 50 ms."""

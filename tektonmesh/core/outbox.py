@@ -287,6 +287,10 @@ class Outbox:
         self._outcomes.refused(ticket, error)
         return True
 
+    def draining(self) -> None:
+        """Accept no more."""
+        self._leaving = True
+
     def leaving(self) -> None:
         """Take no more. What was accepted is on the disk; whoever waits has to ask again."""
         self._leaving = True

@@ -69,6 +69,7 @@ def status(node: Node) -> dict[str, Any]:
         "registry": node.env.counts.shown() | {"queued_owners": node.dissemination.queued()},
         "local_health": round(node.neighbours.local_health, 2),
         "clock_alarm": node.clock.alarm,
+        "draining": node.owner.draining,
     }
 
 
@@ -132,6 +133,7 @@ def _stack(node: Node, stack_id: StackId, ways: Paths | Ways) -> dict[str, Any]:
         "capabilities": _joined([], rows, "capabilities"),
         "age_s": 0.0 if held is None else round(node.env.now - held.heard, 3),
         "since": _since(own),
+        "draining": node.graph.draining(stack_id),
         "observers": len(node.graph.observers(stack_id)),
         "why": reason(node, stack_id, len(path) - 1),
     }

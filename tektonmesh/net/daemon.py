@@ -54,6 +54,8 @@ _LOG = logging.getLogger(__name__)
 
 STORE_NAME = "mesh.db"
 CLOSE_ENDPOINTS_S = 1.0
+GOODBYE_S = 1.0
+"""What of the time to leave is kept for the word that we left and for closing the links."""
 
 
 class Attached(NamedTuple):
@@ -222,10 +224,15 @@ class Daemon:
         }
 
     async def leave(self, timeout_s: float) -> None:
-        """Leave the mesh: publish that we left, let the neighbours have it, say goodbye. Takes at
-        most `timeout_s`, whatever they do."""
+        """Leave the mesh: say that we are about to and finish what is held, publish that we left,
+        let the neighbours have it, say goodbye. Takes at most `timeout_s`, whatever they do."""
+        drain_s = timeout_s - GOODBYE_S
         with trio.move_on_after(timeout_s):
             try:
+                if drain_s > 0:
+                    drained = await self.ask(lambda ticket: ev.Drain(ticket, drain_s))
+                    if drained["held"]:
+                        _LOG.warning("left before all was done: %s", drained["held"])
                 await self.ask(ev.Leave)
             except MeshError as error:
                 _LOG.warning("left without a word: %s", error.sentence())

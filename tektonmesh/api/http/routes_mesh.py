@@ -107,7 +107,8 @@ async def health(call: Call) -> dict[str, Any]:
 
 
 async def ready(call: Call) -> dict[str, Any]:
-    if call.operations.daemon.stopping.is_set():
+    daemon = call.operations.daemon
+    if daemon.stopping.is_set() or daemon.node.draining.active:
         raise LocalError("This stack is leaving the mesh.", code="leaving")
     return {"ready": True, "component": "tektonmesh"}
 

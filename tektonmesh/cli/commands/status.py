@@ -42,6 +42,7 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
         ("listens on", ", ".join(status.get("listen", [])) or "nothing"),
         ("http", status.get("http") or "off"),
         ("others", f"{stacks.get('up', 0)} up, {stacks.get('unreachable', 0)} unreachable"),
+        ("draining", "yes: it takes nothing new" if status.get("draining") else ""),
         ("cis", f"{cis.get('local', 0)} local, {cis.get('remote', 0)} remote"),
         ("registry", _converged(status)),
         ("new CIs are", str(status.get("share_default", ""))),
