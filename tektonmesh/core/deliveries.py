@@ -148,6 +148,7 @@ class Deliveries:
 
     def graph_changed(self) -> None:
         self.posts.graph_changed()
+        self.answering.mend()
 
     def draining(self) -> None:
         """CIs here get nothing new; what they have they may finish."""
