@@ -115,7 +115,7 @@ def _fields(holder: Any) -> Iterator[tuple[str, Any]]:
 
 def _is_part(value: Any) -> bool:
     """Whether a value is an object of the core that keeps things, not one that is a thing."""
-    return _keeps(type(value))
+    return _keeps(value.__class__)
 
 
 @cache
