@@ -1,5 +1,6 @@
 """Links that are reset under load, by the kernel, on real daemons (docs/design/decisions/0016)."""
 
+import itertools
 import threading
 import time
 
@@ -97,7 +98,7 @@ def test_a_token_stream_over_one_link_that_is_reset_goes_on_at_once_and_misses_n
         ci.say(id=message, result={"body": "end"})
         rest = caller.hear()
         assert rest["params"]["data"] == "end" and "result" in caller.hear()
-    gaps = sorted(later - one for one, later in zip(at, at[1:], strict=False))
+    gaps = sorted(later - one for one, later in itertools.pairwise(at))
     print(f"{RESETS} resets: the longest silences {[round(gap * 1000) for gap in gaps[-6:]]} ms")
     assert text == "".join(tokens)
     assert gaps[-1] < 1.0
