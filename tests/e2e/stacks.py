@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 COMMAND = [sys.executable, "-m", "tektonmesh"]
 ECHO_CI = Path(__file__).with_name("echo_ci.py")
+HASH_CI = Path(__file__).with_name("hash_ci.py")
 KEEPER_CI = Path(__file__).with_name("keeper_ci.py")
 
 
@@ -223,6 +224,10 @@ class Stack:
         kept = self.home.parent / f"{name}-{self.name}.jsonl"
         self._start_ci(KEEPER_CI, name, str(kept))
         return kept
+
+    def start_hash(self, name: str) -> subprocess.Popen[bytes]:
+        """A CI that says what it got (`hash_ci.py`)."""
+        return self._start_ci(HASH_CI, name)
 
     def _start_ci(self, program: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
