@@ -49,15 +49,13 @@ def sums_size(size: int) -> int:
     return chunks_of(size) * SUM_SIZE
 
 
-def part_size(size: int, offset: int) -> int:
-    """The length of the part that begins at `offset`; behind the body lie its sums, cut likewise. 0
-    if none begins there."""
-    if 0 <= offset < size:
-        return 0 if offset % CHUNK_SIZE else min(CHUNK_SIZE, size - offset)
-    behind = offset - size
-    if 0 <= behind < sums_size(size):
-        return 0 if behind % CHUNK_SIZE else min(CHUNK_SIZE, sums_size(size) - behind)
-    return 0
+def part_size(size: int, offset: int, part: int = CHUNK_SIZE) -> int:
+    """The length of what was asked for as a part of `part` bytes at `offset`; behind the body lie
+    its sums, cut likewise. 0 if none begins there."""
+    end, at = (size, offset) if offset < size else (sums_size(size), offset - size)
+    if offset < 0 or at >= end or part <= 0 or CHUNK_SIZE % part or at % part:
+        return 0
+    return min(part, end - at)
 
 
 def name_at(source: bytes, msg_id: bytes) -> str:

@@ -13,14 +13,16 @@ from tektonmesh.core.effects import BodyAct
 from tektonmesh.core.envelope import Envelope, Kind
 from tektonmesh.core.events import BodyDone
 from tektonmesh.core.forwarding import Forwarding
-from tektonmesh.core.large import SIZE_MAX, Large, part_size
+from tektonmesh.core.large import CHUNK_SIZE, SIZE_MAX, Large, part_size
 from tektonmesh.core.machine import Env
-from tektonmesh.core.pullrate import PARTS_MAX
-from tektonmesh.core.sealing import Body, Sealer
+from tektonmesh.core.sealing import Body, Sealer, number_of
 from tektonmesh.core.types import StackId
 from tektonmesh.errors import DeliveryError, LocalError, RemoteError
 
-READS_PER_STACK = 4 * PARTS_MAX
+PARTS_MAX = 256
+"""In one question."""
+
+READS_PER_STACK = 2 * PARTS_MAX
 """Parts that are being read for one stack; what it asks for beyond them it asks for again."""
 
 PART_WITHIN_S = 60.0
@@ -61,18 +63,19 @@ class Offers:
         if large is None:
             self._say(header.source, header.reply_to, {"gone": True})
             return ""
-        wanted = body.get("at")
+        wanted, part = body.get("at"), number_of(body, "n", CHUNK_SIZE)
         for offset in wanted[:PARTS_MAX] if isinstance(wanted, list) else ():
             if isinstance(offset, int) and 0 <= offset < SIZE_MAX:
-                self._read(header.source, header.reply_to, large, offset)
+                size = part_size(large.size, offset, part)
+                self._read((header.source, header.reply_to), large, offset, size)
         return ""
 
-    def _read(self, stack: StackId, msg_id: bytes, large: Large, offset: int) -> None:
-        size, place = part_size(large.size, offset), (large.name, offset)
+    def _read(self, asker: tuple[StackId, bytes], large: Large, offset: int, size: int) -> None:
+        stack, place = asker[0], (large.name, offset)
         full = self._counts.get(stack, 0) >= READS_PER_STACK
         if not size or full or place in self._reading:
             return
-        self._reading[place] = (stack, msg_id)
+        self._reading[place] = asker
         self._counts[stack] = self._counts.get(stack, 0) + 1
         self.env.emit(BodyAct("read", large.name, offset, size, whole=large.size))
 

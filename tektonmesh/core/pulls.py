@@ -29,7 +29,8 @@ from tektonmesh.core.large import (
     sums_size,
 )
 from tektonmesh.core.machine import Env
-from tektonmesh.core.pullrate import PARTS_MAX, PullRate
+from tektonmesh.core.offers import PARTS_MAX
+from tektonmesh.core.pullrate import UNIT, PullRate
 from tektonmesh.core.sealing import Sealer, bytes_of, number_of
 from tektonmesh.core.types import StackId
 from tektonmesh.errors import DeliveryError, LocalError, RemoteError
@@ -39,7 +40,7 @@ PULLS_PER_STACK = 16
 SHARE = 4
 """One origin gets so much less than all: a quarter of the room for bodies."""
 
-SILENCE_MIN_S = 0.5
+SILENCE_MIN_S = 0.3
 SILENCE_MAX_S = 10.0
 """After this, and ever longer, all that was asked for is asked for again. Guesses."""
 
@@ -53,14 +54,18 @@ AGAIN = -1.0
 
 Key = tuple[StackId, bytes]
 
+Part = tuple[int, int]
+"""Offset, and as how large a part it is asked for."""
+
 
 class Pull:
-    """One body on its way here. `asked` says when each part on its way was asked for (`AGAIN` for
-    one that was asked for before), `left` are the parts that are to be asked for, last first."""
+    """One body on its way here. `asked` says of each part on its way (by offset) as how large a one
+    it was asked for and when (`AGAIN` if it was asked for before), `left` are the parts that are to
+    be asked for, last first, `pieces` those of chunks that are not whole yet."""
 
     __slots__ = (
-        *("again", "asked", "bad", "failed", "key", "large", "left", "pause_s", "rate", "state"),
-        *("sums", "until", "writing"),
+        *("again", "asked", "bad", "failed", "key", "large", "left", "pause_s", "pieces", "rate"),
+        *("state", "sums", "until", "writing"),
     )
 
     def __init__(self, key: Key, large: Large, until: float, now: float) -> None:
@@ -69,8 +74,9 @@ class Pull:
         self.until = until
         self.state = "sums"
         self.sums = b""
-        self.left: list[int] = []
-        self.asked: dict[int, float] = {}
+        self.left: list[Part] = []
+        self.asked: dict[int, tuple[int, float]] = {}
+        self.pieces: dict[int, dict[int, bytes]] = {}
         self.writing: dict[int, None] = {}
         self.rate = PullRate(now)
         self.pause_s = SILENCE_MIN_S
@@ -129,7 +135,8 @@ class Pulls:
         pull = Pull(key, large, self.env.after(left_s), self.env.now)
         pull.again, pull.failed = again, failed
         self._pulls[large.name] = pull
-        pull.left = list(range(large.size, large.size + sums_size(large.size), CHUNK_SIZE))[::-1]
+        sums = range(large.size, large.size + sums_size(large.size), CHUNK_SIZE)
+        pull.left = [(offset, CHUNK_SIZE) for offset in reversed(sums)]
         self._ask(pull)
 
     def _check_room(self, stack: StackId, large: Large) -> None:
@@ -158,26 +165,34 @@ class Pulls:
     def _ask(self, pull: Pull) -> None:
         """Ask for what may be on its way now."""
         now, wanted = self.env.now, []
-        room = pull.rate.parts - len(pull.asked) - len(pull.writing)
-        while pull.left and room > 0:
-            offset = pull.left.pop()
-            pull.asked[offset] = now
-            wanted.append(offset)
-            room -= 1
-        if wanted:
-            self._say(pull, wanted)
+        on_way = sum(part for part, _at in pull.asked.values()) + CHUNK_SIZE * len(pull.writing)
+        while pull.left and (on_way + pull.rate.part <= pull.rate.window or not on_way):
+            offset, part = pull.left.pop()
+            if part > pull.rate.part and offset < pull.large.size:
+                end = min(offset + part, pull.large.size)
+                smaller = range(offset, end, pull.rate.part)
+                pull.left += [(at, pull.rate.part) for at in reversed(smaller)]
+                continue
+            pull.asked[offset] = (part, now)
+            wanted.append((offset, part))
+            on_way += part
+        self._say(pull, wanted)
         self._watch(pull)
 
-    def _say(self, pull: Pull, wanted: list[int]) -> None:
-        body = {"at": wanted[:PARTS_MAX]}
-        stack, msg_id = pull.key
-        try:
-            envelope = self._sealer.seal(
-                Kind.PULL, stack, body, reply_to=msg_id, ttl_s=PULL_WITHIN_S
-            )
-        except DeliveryError:
-            return
-        self._forwarding.send(envelope)
+    def _say(self, pull: Pull, wanted: list[Part]) -> None:
+        for size in (UNIT, CHUNK_SIZE):
+            offsets = [offset for offset, part in wanted if part == size]
+            if not offsets:
+                continue
+            body = {"at": offsets[:PARTS_MAX], "n": size}
+            stack, msg_id = pull.key
+            try:
+                envelope = self._sealer.seal(
+                    Kind.PULL, stack, body, reply_to=msg_id, ttl_s=PULL_WITHIN_S
+                )
+            except DeliveryError:
+                return
+            self._forwarding.send(envelope)
 
     def _watch(self, pull: Pull) -> None:
         """Look again if nothing comes until then."""
@@ -199,10 +214,9 @@ class Pulls:
 
     def _ask_again(self, pull: Pull) -> None:
         """What was asked for is asked for once more."""
-        for offset in pull.asked:
-            pull.asked[offset] = AGAIN
-        if pull.asked:
-            self._say(pull, sorted(pull.asked))
+        for offset, (part, _at) in pull.asked.items():
+            pull.asked[offset] = (part, AGAIN)
+        self._say(pull, [(offset, part) for offset, (part, _at) in sorted(pull.asked.items())])
         self._watch(pull)
 
     def graph_changed(self) -> None:
@@ -230,36 +244,39 @@ class Pulls:
             self._drop(pull)  # its message has ended there, and comes no more
             return ""
         offset, data = number_of(body, "off", SIZE_MAX), bytes_of(body, "data")
-        asked_at = pull.asked.pop(offset, None)
-        if asked_at is None:
+        asked = pull.asked.pop(offset, None)
+        if asked is None:
             return ""  # a copy of what is here, or of what is asked for again
+        part, asked_at = asked
+        pull.pause_s = SILENCE_MIN_S
         if asked_at != AGAIN:
-            pull.rate.came(self.env.now - asked_at, self.env.now)
-            pull.pause_s = max(SILENCE_MIN_S, 4.0 * (self.env.now - asked_at))
-        if len(data) != part_size(pull.large.size, offset):
-            self._bad(pull, offset)
+            took_s = self.env.now - asked_at
+            pull.rate.came(part, took_s, self.env.now)
+            pull.pause_s = max(SILENCE_MIN_S, 4.0 * took_s)
+        if len(data) != part_size(pull.large.size, offset, part):
+            self._bad(pull, offset, part)
         elif offset >= pull.large.size:
             self._take_sums(pull, offset, data)
         else:
-            self._take_chunk(pull, offset, data)
+            self._take_piece(pull, offset, data)
         return ""
 
     def _find(self, key: Key) -> Pull | None:
         return next((pull for pull in self._pulls.values() if pull.key == key), None)
 
-    def _bad(self, pull: Pull, offset: int) -> None:
+    def _bad(self, pull: Pull, offset: int, part: int = CHUNK_SIZE) -> None:
         pull.bad += 1
         if pull.bad > BAD_PARTS_MAX:
             self._fail(pull, "protocol", "The body is not the one that its message names.")
             return
-        pull.left.append(offset)
+        pull.left.append((offset, part))
         self._ask(pull)
 
     def _take_sums(self, pull: Pull, offset: int, data: bytes) -> None:
         """In order: there are few of them."""
         size = pull.large.size
         if offset - size != len(pull.sums):
-            pull.left.append(offset)
+            pull.left.append((offset, CHUNK_SIZE))
         else:
             pull.sums += data
         if len(pull.sums) < sums_size(size):
@@ -270,6 +287,21 @@ class Pulls:
             pull.state = "open"
             self.env.emit(BodyAct("open", pull.large.name, size=size, data=pull.sums))
             self._watch(pull)
+
+    def _take_piece(self, pull: Pull, offset: int, data: bytes) -> None:
+        """A chunk, or what is put together with others to be one."""
+        start = offset - offset % CHUNK_SIZE
+        size = part_size(pull.large.size, start)
+        if len(data) == size:
+            self._take_chunk(pull, start, data)
+            return
+        pieces = pull.pieces.setdefault(start, {})
+        pieces[offset] = data
+        if sum(len(piece) for piece in pieces.values()) < size:
+            self._ask(pull)
+            return
+        del pull.pieces[start]
+        self._take_chunk(pull, start, b"".join(piece for _at, piece in sorted(pieces.items())))
 
     def _take_chunk(self, pull: Pull, offset: int, data: bytes) -> None:
         at = offset // CHUNK_SIZE * SUM_SIZE
@@ -296,7 +328,7 @@ class Pulls:
             count = chunks_of(pull.large.size)
             have = event.data.ljust(count, b"\0")
             lacking = [at * CHUNK_SIZE for at in range(count) if not have[at]]
-            pull.left = lacking[::-1]
+            pull.left = [(offset, CHUNK_SIZE) for offset in reversed(lacking)]
             self._go_on(pull)
         elif event.act == "write":
             pull.writing.pop(event.offset, None)

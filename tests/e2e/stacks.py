@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 COMMAND = [sys.executable, "-m", "tektonmesh"]
 ECHO_CI = Path(__file__).with_name("echo_ci.py")
 HASH_CI = Path(__file__).with_name("hash_ci.py")
+TICKER_CI = Path(__file__).with_name("ticker_ci.py")
 KEEPER_CI = Path(__file__).with_name("keeper_ci.py")
 
 
@@ -153,6 +154,12 @@ class Stack:
         assert self.process is not None
         return self.process.pid
 
+    def resident_mb(self) -> float:
+        for line in Path(f"/proc/{self.pid()}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1]) / 1024
+        raise AssertionError("no VmRSS")
+
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid(), number)
 
@@ -228,6 +235,10 @@ class Stack:
     def start_hash(self, name: str) -> subprocess.Popen[bytes]:
         """A CI that says what it got (`hash_ci.py`)."""
         return self._start_ci(HASH_CI, name)
+
+    def start_ticker(self, name: str) -> subprocess.Popen[bytes]:
+        """A CI that streams timed tokens (`ticker_ci.py`)."""
+        return self._start_ci(TICKER_CI, name)
 
     def _start_ci(self, program: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(

@@ -5,6 +5,8 @@ import json
 import random
 
 from tektonmesh.sync import Client
+from tests.e2e.lab import a_lab
+from tests.e2e.side_by_side import measure
 from tests.e2e.stacks import Mesh, Stack, wait_until
 
 MIB = 1 << 20
@@ -38,3 +40,13 @@ def test_a_body_of_a_mebibyte_reaches_its_ci_over_two_hops(mesh: Mesh) -> None:
     }
     assert reply.path == ("a", "m", "b")
     wait_until("no file is left", lambda: files(a) == files(b) == [], within_s=5)
+
+
+def test_a_body_beside_a_stream_of_tokens_keeps_none_of_them_waiting_long(mesh: Mesh) -> None:
+    """10 MB here; `./scripts/beside` has the 200 MB, and a limit of 20 ms on a quiet machine."""
+    with a_lab("side") as lab:
+        figures = measure(mesh, lab, 10_000_000, 3.0)
+    print(figures)
+    assert figures["more_p99_ms"] < 60.0, figures  # 10 MB in front of a token are 1,600 ms
+    assert figures["mbit_s"] > 8.0, figures
+    assert max(figures["resident_mb"].values()) < 120, figures

@@ -33,6 +33,14 @@ def test_the_sums_lie_behind_the_body_and_are_cut_likewise() -> None:
     assert part_size(long, long + CHUNK_SIZE) == 96_000 - CHUNK_SIZE
 
 
+def test_a_part_may_be_a_quarter_of_a_chunk() -> None:
+    quarter = CHUNK_SIZE // 4
+    assert part_size(SIZE, 5 * quarter, quarter) == quarter
+    assert part_size(SIZE, 3 * CHUNK_SIZE, quarter) == 100
+    assert part_size(SIZE, quarter, CHUNK_SIZE) == 0
+    assert part_size(SIZE, 0, 0) == part_size(SIZE, 0, 1000) == 0
+
+
 @pytest.mark.parametrize("offset", [-1, 1, CHUNK_SIZE + 1, SIZE + 1, SIZE + CHUNK_SIZE])
 def test_no_part_begins_elsewhere(offset: int) -> None:
     assert part_size(SIZE, offset) == 0
