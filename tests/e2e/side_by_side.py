@@ -115,7 +115,7 @@ def measure(mesh: Mesh, lab: Lab, size: int, alone_s: float) -> dict[str, Any]:
         figures: dict[str, Any] = {"mb": size / 1e6, "alone": alone.done()}
         floor_s = size * 8 / (RATE_MBIT * 1e6)
         beside = Tokens(b, "ticker@a", floor_s)
-        began = time.monotonic()
+        began, cpu_s = time.monotonic(), {stack.name: stack.cpu_s() for stack in (a, b)}
         beside.start()
         with Client(a.home / "tektonmesh.sock", 600.0) as client:
             reply = client.send("hash@b", path, timeout=900.0)
@@ -125,6 +125,9 @@ def measure(mesh: Mesh, lab: Lab, size: int, alone_s: float) -> dict[str, Any]:
         figures |= {"beside": beside.done(), "body_s": round(took_s, 1)}
         figures["mbit_s"] = round(size * 8 / took_s / 1e6, 1)
         figures["more_p99_ms"] = round(figures["beside"]["p99_ms"] - figures["alone"]["p99_ms"], 1)
+        figures["cpu_s"] = {
+            stack.name: round(stack.cpu_s() - cpu_s[stack.name], 1) for stack in (a, b)
+        }
         figures["resident_mb"] = {stack.name: round(stack.resident_mb()) for stack in (a, b)}
         return figures
 

@@ -154,6 +154,11 @@ class Stack:
         assert self.process is not None
         return self.process.pid
 
+    def cpu_s(self) -> float:
+        """What its process has used so far, in user and system together."""
+        fields = Path(f"/proc/{self.pid()}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def resident_mb(self) -> float:
         for line in Path(f"/proc/{self.pid()}/status").read_text().splitlines():
             if line.startswith("VmRSS"):
