@@ -16,6 +16,7 @@ from tektonmesh.api import validate
 from tektonmesh.api.bodies import body_of, reply_of
 from tektonmesh.api.figures import Figures
 from tektonmesh.api.governing import Governing
+from tektonmesh.api.uploads import Uploads
 from tektonmesh.core import events as ev
 from tektonmesh.core import views
 from tektonmesh.core.ids import parse_id, show_id
@@ -63,6 +64,7 @@ class Operations:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.figures = Figures()
+        self.uploads = Uploads(daemon)
         self.mcp: McpDoor | None = None
         self.reads: dict[str, Callable[[Params], Any]] = {
             "ping": self.ping,
@@ -274,15 +276,15 @@ class Operations:
     # --- messages --------------------------------------------------------------------------------
 
     async def send(self, params: Params, caller: Caller) -> dict[str, Any]:
-        """`{"to", "body"|"body_b64", "content_type"?, "timeout_s"?, "from"?, "token"?, "no_reply"?,
-        "durable"?, "ttl_s"?, "idempotency_key"?, "idempotent"?, "conversation"?}`.
+        """`{"to", "body"|"body_b64"|"body_ref", "content_type"?, "timeout_s"?, "from"?, "token"?,
+        "no_reply"?, "durable"?, "ttl_s"?, "idempotency_key"?, "idempotent"?, "conversation"?}`.
 
         Returns the reply as `reply_of` shows it; `path` names every stack it went through. `to`
         may be a selector: of one that fits comes the reply, of a team a row for each member. With
         `durable` it returns `{"id", "accepted"}` once the message is safe on the disk, and `ttl_s`
         says how long it is worth delivering.
         """
-        make = self.message_event(params, caller, stream=False)
+        make = self.message_event(await self.uploads.fitting(params), caller, stream=False)
         started = self.daemon.wall_s()
         try:
             result = await self.daemon.ask(make)
@@ -345,12 +347,10 @@ class Operations:
         """The checked command for a message; its ticket is put in by whoever asks."""
         settings = self.daemon.node.env.settings
         target = target_of(params, "to")
-        body = body_of(params)
+        body, large = body_of(params), self.uploads.named(params)
         if len(body) > settings.body_size_max:
-            raise LocalError(
-                f"The body has {len(body)} bytes; at most {settings.body_size_max} fit.",
-                code="too_large",
-            )
+            detail = f"The body has {len(body)} bytes; at most {settings.body_size_max} fit."
+            raise LocalError(detail, code="too_large", hint="Hand it in at POST /api/bodies first.")
         timeout_s = validate.number(
             params,
             "timeout_s",
@@ -361,7 +361,7 @@ class Operations:
         assert timeout_s is not None
         content_type = validate.text(params, "content_type", default=TEXT, size_max=100)
         sender = self._sender(params, caller)
-        for key in ("idempotency_key", "durable"):
+        for key in ("idempotency_key", "durable", "body_ref"):
             if stream and params.get(key):
                 raise validate.field_error(key, "is not taken with a streamed reply")
         options: dict[str, Any] = {}
@@ -373,9 +373,14 @@ class Operations:
         if conversation:
             options["conversation"] = conversation
         options |= _durable_options(params, settings.durable_ttl_max_s)
-        return lambda ticket: ev.SendMessage(
-            ticket, target, body, content_type, sender, timeout_s, stream, options
-        )
+
+        def make(ticket: int) -> ev.SendMessage:
+            more = {"large": self.uploads.claim(large)} if large else {}
+            return ev.SendMessage(
+                ticket, target, body, content_type, sender, timeout_s, stream, options | more
+            )
+
+        return make
 
     def _sender(self, params: Params, caller: Caller) -> str:
         """Whom the message is from: a connection speaks for the CIs it attached; for another CI

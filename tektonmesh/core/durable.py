@@ -18,19 +18,22 @@ from tektonmesh.core.commits import Commits
 from tektonmesh.core.courier import Courier
 from tektonmesh.core.deliveries import Deliveries
 from tektonmesh.core.envelope import Envelope, Kind
-from tektonmesh.core.events import SendMessage
+from tektonmesh.core.events import BodyDone, SendMessage
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
 from tektonmesh.core.inbox import Inbox, Voice
 from tektonmesh.core.incoming import Answer, Key, Note
 from tektonmesh.core.knowncis import KnownCis
+from tektonmesh.core.large import SIZE_MAX, Large, name_at
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.names import NAME
+from tektonmesh.core.offers import Offers
 from tektonmesh.core.outbox import Outbox
 from tektonmesh.core.outcomes import COLLECT_MAX
 from tektonmesh.core.outgoing import Outgoing
 from tektonmesh.core.policy import Act
+from tektonmesh.core.pulls import Pulls
 from tektonmesh.core.replica import Change
 from tektonmesh.core.replies import OFFSET_MAX
 from tektonmesh.core.sealing import Body, bytes_of, number_of, text_of
@@ -62,6 +65,10 @@ class Durable(Voice):
         self.outbox = Outbox(env, clock, graph, self.courier, self.commits, deliveries.outcomes)
         self.known = KnownCis(env, clock, cis)
         self.inbox = Inbox(env, clock, self.known, self.courier, self.commits, self)
+        self.offers = Offers(env, deliveries.sealer, forwarding)
+        self.offers.find, self.offers.broken = self.outbox.offer, self._body_is_broken
+        self.pulls = self.inbox.pulls = Pulls(env, deliveries.sealer, forwarding)
+        self.pulls.held_by = self.inbox.large_bytes
         self.inbox.turns = Turns(env, cis, deliveries.handouts, self.inbox)
         self.inbox.label = partial(deliveries.outcomes.address, "")
         self.outbox.confirm = self._confirm
@@ -109,6 +116,24 @@ class Durable(Voice):
 
     def graph_changed(self) -> None:
         self.courier.graph_changed()
+        self.pulls.graph_changed()
+
+    def on_body_done(self, event: BodyDone) -> None:
+        """The shell has done something about the file of a large body."""
+        if event.act == "read":
+            self.offers.on_done(event)
+        else:
+            self.pulls.on_done(event)
+
+    def holds(self, name: str) -> bool:
+        """Whether the file of a large body is needed."""
+        mine = name in self.outbox.large_bodies() or name in self.inbox.large_bodies()
+        return mine or name in self.pulls.names
+
+    def _body_is_broken(self, msg_id: bytes) -> None:
+        item = self.outbox.find(msg_id)
+        if item is not None:
+            self.outbox.fail(item, "store", "The body of the message cannot be read any more.")
 
     def _ci_came(self, key: str) -> None:
         self.known.came(key)
@@ -131,6 +156,7 @@ class Durable(Voice):
             content_type=text_of(body, "ct"),
             body=bytes_of(body, "body"),
             no_reply=body.get("nr") is True,
+            large=_large_of(key, body),
         )
         left_s = max(1, number_of(body, "left", ttl_max_ms)) / 1000.0
         self.inbox.take(key, note, left_s, number_of(body, "low", TIME_MAX), envelope.trace)
@@ -140,7 +166,8 @@ class Durable(Voice):
         away has no policy of its own; only our own mesh may leave messages for it."""
         away = self._cis.get(note.ci) is None and self._rights.is_own(source)
         if source != self.env.me and not away:
-            act = Act("message", note.ci, caller_ci=note.sender, size=len(note.body))
+            size = len(note.body) if note.large is None else note.large.size
+            act = Act("message", note.ci, caller_ci=note.sender, size=size)
             self._rights.require(source, act)
 
     def _deliver_here(self, item: Outgoing) -> None:
@@ -152,6 +179,7 @@ class Durable(Voice):
             content_type=letter.content_type,
             body=letter.body,
             no_reply=letter.no_reply,
+            large=letter.large,
         )
         low_ms = self.outbox.low_ms(me)
         self.inbox.take((me, item.msg_id), note, self.outbox.left_s(item), low_ms, b"")
@@ -258,3 +286,9 @@ class Durable(Voice):
         else:
             body = {"rr": True, "du": True}
             self._answering.say(Kind.RECEIPT, stack, msg_id, body, ttl_s=NACK_WITHIN_S)
+
+
+def _large_of(key: Key, body: Body) -> Large | None:
+    """The large body that a request of another stack names."""
+    size, root = number_of(body, "ls", SIZE_MAX), bytes_of(body, "lr")
+    return Large(name_at(*key), size, root) if size else None

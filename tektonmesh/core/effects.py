@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from tektonmesh.core.frozen import frozen
+from tektonmesh.core.large import Large
 from tektonmesh.core.messages import Message
 from tektonmesh.core.types import LinkId, StackId
 
@@ -73,6 +74,8 @@ class Deliver:
     deadline_s: float
     """Seconds the CI has left to answer."""
     attempt: int
+    large: Large | None = None
+    """A body that is in a file; `body` is empty then."""
 
 
 @frozen
@@ -132,6 +135,22 @@ class Audit:
     data: dict[str, Any]
 
 
+@frozen
+class BodyAct:
+    """Something to do with the file of a large body (docs/design/bodies.md). All but "drop" are
+    answered by `BodyDone`:
+    "open" makes it for a body of `size` bytes and says which chunks of it have their hash in `data`
+    (one byte each); "read" gives `size` bytes at `offset`, and behind the body, which has `whole`
+    bytes, its sums; "write" puts `data` at `offset`; "sync" makes it durable."""
+
+    act: str
+    name: str
+    offset: int = 0
+    size: int = 0
+    whole: int = 0
+    data: bytes = b""
+
+
 Effect = (
     Send
     | CloseLink
@@ -145,4 +164,5 @@ Effect = (
     | WatchEndpoint
     | Notice
     | Audit
+    | BodyAct
 )

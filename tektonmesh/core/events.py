@@ -322,6 +322,18 @@ class ReplyFailed:
     lost: bool = False
 
 
+@frozen
+class BodyDone:
+    """What a `BodyAct` asked for is done; `data` is what was read, or which chunks are there.
+    `code` is "store" or "busy" if it cannot be."""
+
+    act: str
+    name: str
+    offset: int = 0
+    data: bytes = b""
+    code: str = ""
+
+
 Event = (
     Tick
     | WallClock
@@ -356,4 +368,5 @@ Event = (
     | ReplyChunk
     | ReplyDone
     | ReplyFailed
+    | BodyDone
 )

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from tektonmesh.core.ci import Ci
 from tektonmesh.core.effects import CancelDelivery, Deliver
+from tektonmesh.core.large import Large
 from tektonmesh.core.machine import Env
 from tektonmesh.core.wheel import Waiting, Wheel
 from tektonmesh.errors import CODES, DeliveryError, LocalError, MeshError
@@ -26,6 +27,7 @@ class Parcel(NamedTuple):
     content_type: str
     left_s: float
     attempt: int = 0
+    large: Large | None = None
 
 
 class Delivery(Waiting):
@@ -109,6 +111,7 @@ class Handouts:
                 content_type=parcel.content_type,
                 deadline_s=parcel.left_s,
                 attempt=parcel.attempt,
+                large=parcel.large,
             )
         )
         return delivery.number

@@ -229,6 +229,7 @@ class Node:
             ev.ReplyChunk: self.deliveries.reply_chunk,
             ev.ReplyDone: self.deliveries.reply_done,
             ev.ReplyFailed: self.deliveries.reply_failed,
+            ev.BodyDone: self.durable.on_body_done,
         }
 
     def _message_table(self) -> dict[type, Callable[[LinkId, Any], None]]:

@@ -13,6 +13,7 @@ Bodies, by kind (docs/design/forwarding.md):
     CHUNK    data, off            RECEIPT  tr, ld         CANCEL   nothing
     NACK     code, detail, out (outcome), and for `unknown_key` id, pk (the newest prekey)
     RESEND   off, cr              CREDIT   off (what is there), cr
+    PULL     at (offsets of parts of a large body)       PART     off, data; or gone
     TRACE_REPLY  tr, rep (reports of the hops)
     SHARED   as REQUEST, with k and h (key and hash of the shared part) for body and ct; then the
              shared part: body, ct, locked with that key
@@ -54,6 +55,8 @@ CLASS_OF: dict[Kind, SendClass] = {
     Kind.CANCEL: SendClass.CONTROL,
     Kind.RESEND: SendClass.CONTROL,
     Kind.CREDIT: SendClass.CONTROL,
+    Kind.PULL: SendClass.INTERACTIVE,
+    Kind.PART: SendClass.BULK,
     Kind.TRACE: SendClass.INTERACTIVE,
     Kind.TRACE_REPLY: SendClass.INTERACTIVE,
     Kind.SHARE: SendClass.INTERACTIVE,

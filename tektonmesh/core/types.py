@@ -279,6 +279,11 @@ class NodeSettings:
     ci_memory_s: float = 86_400.0
     """Messages wait for a CI that was here within this."""
 
+    # Large bodies (docs/design/bodies.md).
+    large_body_max: int = 1 << 30
+    large_bodies_bytes: int = 4 << 30
+    """All that is kept on the disk, of messages from here and for CIs here alike."""
+
     # Blobs (docs/design/blobs.md).
     blob_bytes: int = 64 << 20
     """All that is kept, on the disk and in memory alike."""

@@ -44,6 +44,7 @@ from tektonmesh.net.lock import locked_home
 from tektonmesh.net.notices import Item, Notices
 from tektonmesh.net.reach import Reach
 from tektonmesh.net.rounds import Rounds
+from tektonmesh.net.spool import Spool
 from tektonmesh.net.store import Store
 from tektonmesh.net.tokens import Tokens
 from tektonmesh.net.wallclock import tell_wall_time, wall_s
@@ -111,6 +112,15 @@ class Daemon:
         near_only = config.lan and config.secret == (LAN_TEST_SECRET,)
         inject, spawn = self._drive.inject, self._spawn
         self._asks = Asks(inject)
+        node_settings = self.node.env.settings
+        self.spool = Spool(
+            config.home,
+            size_max=node_settings.large_body_max,
+            bytes_max=node_settings.large_bodies_bytes,
+            inject=inject,
+            spawn=spawn,
+        )
+        self.spool.begin(self.node.durable.holds)
         self.reach = Reach(config.allow_endpoint_hosts, own_socket=config.socket)
         self._endpoints = Endpoints(inject, self.reach, spawn)
         self._health = HealthChecks(inject, self.reach, spawn)
@@ -257,6 +267,7 @@ class Daemon:
             fx.WatchEndpoint: self._health.watch,
             fx.Notice: self.auditing.notice,
             fx.Audit: self.auditing.entry,
+            fx.BodyAct: self.spool.act,
         }
 
     def _deliver(self, effect: fx.Deliver) -> None:
@@ -303,6 +314,7 @@ class Daemon:
         self._keep("wall clock", tell_wall_time, inject)
         self._keep("watchdog", keep_beating, self._drive.beat)
         self._keep("keys", self._credentials.keep_renewing)
+        self._keep("bodies", self.spool.keep_tidy, self.node.durable.holds)
         if self.config.mdns:
             self._keep("discovery", mdns.keep_discovering, self._card, self._seen)
 

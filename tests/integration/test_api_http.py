@@ -224,7 +224,7 @@ async def test_the_seeds_stack_is_taken_and_pending(tmp_path: Path) -> None:
         ("POST", "/api/message/numa@nowhere", {"message": "x"}, 404, "not_found"),
         ("POST", "/api/message/numa", {"message": 7}, 422, "bad_request"),
         ("POST", "/api/message/numa?timeout_s=soon", {"message": "x"}, 422, "bad_request"),
-        ("POST", "/api/message/numa", b"x" * 1_100_000, 413, "too_large"),
+        ("POST", "/api/message/numa", b"{" + b"x" * 1_100_000, 413, "too_large"),
         ("POST", "/api/federated/message", {"message": "x", "target": "n"}, 401, "unauthorized"),
         ("GET", "/api/registry?local=perhaps", None, 422, "bad_request"),
         ("GET", "/api/registry/nobody", None, 404, "not_found"),
