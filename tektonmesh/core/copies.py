@@ -20,7 +20,7 @@ from tektonmesh.core.machine import Env
 from tektonmesh.core.pending import Pending
 from tektonmesh.core.releases import is_certain
 from tektonmesh.core.sealing import Copy, Sealer
-from tektonmesh.core.types import StackId, short_id
+from tektonmesh.core.types import StackId
 from tektonmesh.core.wheel import Wheel
 from tektonmesh.errors import DeliveryError, LocalError
 
@@ -106,7 +106,7 @@ class Copies:
             pending.attempt += 1
             pending.flying += 1
             pending.route_until = None
-            pending.path = self._path(pending.question.stack)
+            pending.path = self._path(pending.question.stack, avoid)
         elif avoid:
             self._copy(pending)
         else:
@@ -134,7 +134,9 @@ class Copies:
             grace_s = REPLY_GRACE_S if pending.received else ROUTE_GRACE_S
             pending.route_until = self.env.after(grace_s)
 
-    def _path(self, stack: StackId) -> tuple[StackId, ...]:
+    def _path(self, stack: StackId, avoid: bytes) -> tuple[StackId, ...]:
+        if avoid:
+            return tuple(self._forwarding.path(stack, avoid))
         path = self._paths.get(stack)
         if path is None:
             path = self._paths[stack] = tuple(self._forwarding.path(stack))
@@ -162,6 +164,7 @@ class Copies:
         if pending.received or code == FULL:
             return
         if avoiding:
+            pending.avoid = b""
             self._copy(pending)  # rather the old way again than none
             self._arm(pending)
         elif not pending.flying:
@@ -234,10 +237,11 @@ class Copies:
             self._arm(pending)
 
     def _again(self, pending: Pending) -> None:
+        pending.avoid = self._forwarding.detour(pending.question.stack, pending.avoid)
         if pending.received:
             self._ask_for_rest(pending)
         else:
-            self._copy(pending, b"".join(short_id(stack) for stack in pending.path[1:-1]))
+            self._copy(pending, pending.avoid)
         self._plan(pending)
 
     def _ask_for_rest(self, pending: Pending) -> None:
@@ -247,8 +251,9 @@ class Copies:
             body["cr"] = pending.grant.limit
         left_s = pending.deadline - self.env.now
         try:
+            copy = Copy(self._sealer.new_id(), avoid=pending.avoid)
             envelope = self._sealer.seal(
-                Kind.RESEND, stack, body, reply_to=pending.msg_id, ttl_s=left_s
+                Kind.RESEND, stack, body, reply_to=pending.msg_id, ttl_s=left_s, copy=copy
             )
         except DeliveryError:
             return

@@ -20,7 +20,7 @@ from tektonmesh.core.graph import Graph
 from tektonmesh.core.machine import Env
 from tektonmesh.core.releases import is_certain
 from tektonmesh.core.sealing import Body, Copy, Sealer
-from tektonmesh.core.types import StackId, short_id
+from tektonmesh.core.types import StackId
 from tektonmesh.core.wheel import Waiting, Wheel
 from tektonmesh.errors import DeliveryError, LocalError
 
@@ -41,12 +41,23 @@ class Freight(Waiting):
     is when the first left; `flying` are those of which nothing was heard, and `doubt` says that one
     may have got through unseen."""
 
-    __slots__ = ("attempt", "begun", "doubt", "flying", "number", "path", "pause_s", "stack")
+    __slots__ = (
+        "attempt",
+        "avoid",
+        "begun",
+        "doubt",
+        "flying",
+        "number",
+        "path",
+        "pause_s",
+        "stack",
+    )
 
     def __init__(self, stack: StackId) -> None:
         super().__init__()
         self.stack = stack
         self.attempt = 0
+        self.avoid = b""
         self.number = 0
         self.flying = 0
         self.doubt = False
@@ -236,7 +247,7 @@ class Courier:
             freight.impossible(error.code.name, error.detail)
             return
         if sent:
-            freight.path = tuple(self._forwarding.path(freight.stack))
+            freight.path = tuple(self._forwarding.path(freight.stack, avoid))
             self._arm(freight)
         elif avoid:
             self._transmit(freight, road)
@@ -280,6 +291,7 @@ class Courier:
         if road is None or over or code == "settled" or freight.flying:
             return
         if avoiding:
+            freight.avoid = b""
             self._transmit(freight, road)  # rather the old way again than none
         elif code == "no_path":
             self._block(freight.stack, road)
@@ -294,8 +306,8 @@ class Courier:
         road = self._roads[freight.stack]
         if road.blocked_s:
             return  # all of the road is sent again when it opens
-        inside = b"".join(short_id(stack) for stack in freight.path[1:-1])
-        self._transmit(freight, road, inside)
+        freight.avoid = self._forwarding.detour(freight.stack, freight.avoid)
+        self._transmit(freight, road, freight.avoid)
 
     def _block(self, stack: StackId, road: _Road) -> None:
         if not road.blocked_s:

@@ -45,14 +45,16 @@ class Asker(Protocol):
 class Taken:
     """One message: in the hands of a CI (`asker` waits for delivery number `delivery`), or
     answered with `kind` and `body` after what `stream` replays. Neither: it was cancelled, was one
-    way, or its answer is not kept any more."""
+    way, or its answer is not kept any more. `avoid` are the short ids of relays that its answers
+    should not meet, since earlier ones were not heard of."""
 
-    __slots__ = ("asker", "body", "delivery", "key", "kind", "size", "stream", "until")
+    __slots__ = ("asker", "avoid", "body", "delivery", "key", "kind", "size", "stream", "until")
 
     def __init__(self, key: Key, until: float) -> None:
         self.key = key
         self.until = until
         self.asker: Asker | None = None
+        self.avoid = b""
         self.delivery = 0
         self.kind = Kind.REPLY
         self.body: Body | None = None

@@ -112,9 +112,15 @@ class Forwarding:
         """What the best path to a stack takes both ways; 0 while there is none."""
         return (self._paths.cost(destination) or 0) / 1000.0
 
-    def path(self, destination: StackId) -> list[StackId]:
-        """The best path as this node sees it, both ends included; empty if there is none."""
-        return self._paths.path(destination)
+    def path(self, destination: StackId, avoid: bytes = b"") -> list[StackId]:
+        """The way of an own envelope as this node sees it, both ends included; empty if there is
+        none."""
+        return self._routes.path(self.env.me, destination, avoid)
+
+    def detour(self, destination: StackId, avoid: bytes) -> bytes:
+        """What the next copy should avoid when nothing was heard of the last, which had `avoid`;
+        the word of the hops, who may lie, is not asked."""
+        return self._routes.detour(self.env.me, destination, avoid)
 
     # --- links -----------------------------------------------------------------------------------
 
@@ -431,8 +437,9 @@ class Forwarding:
         if lane.timed:
             late, old = lane.oldest_unacked(), lane.oldest_kept()
             assert old is not None
-            next_s = old[1].sent_at + keep_s
-            self._time(lane, min(next_s, late[1].sent_at + timeout_s) if late else next_s)
+            # What is sent from now on has no timer of its own, so look again that soon.
+            sent_at = late[1].sent_at if late else now
+            self._time(lane, min(old[1].sent_at + keep_s, sent_at + timeout_s))
 
     def _hop_is_silent(self, lane: Lane, seq: int, kept: Kept) -> None:
         """No acknowledgement in time: another way if there is one. If there is none it stays

@@ -92,20 +92,26 @@ class Paths:
         hops = self.candidates(dest)
         return hops[0].cost if hops else None
 
-    def path(self, dest: StackId) -> list[StackId]:
+    def path(
+        self, dest: StackId, *, via: StackId | None = None, exclude: Sequence[bytes] = ()
+    ) -> list[StackId]:
         """The stacks of the best path as this node sees it, both ends included; empty without
-        one. The relays decide for themselves, so an envelope may take another one."""
+        one. It begins with the neighbour `via` if that is a next hop, and meets none of the short
+        ids `exclude`. The relays decide for themselves, so an envelope may take another one."""
         me = self._env.me
         if dest == me:
             return [me]
-        hops = self.candidates(dest)
+        hops = [hop.stack_id for hop in self.candidates(dest, exclude=exclude)]
         if not hops:
             return []
-        table = self._table(dest, ())
-        path = [me, hops[0].stack_id]
+        table = self._table(dest, tuple(sorted(exclude)))
+        path = [me, via if via is not None and via in hops else hops[0]]
         while path[-1] != dest:
-            assert len(path) <= len(table), "every step is nearer, so no stack comes twice"
-            path.append(self._ranked(path[-1], dest, table)[0][1])
+            assert len(path) <= len(table) + 1, "every step is nearer, so no stack comes twice"
+            onward = self._ranked(path[-1], dest, table)
+            if not onward:
+                return []  # it is hoped to know a way that is not known here
+            path.append(onward[0][1])
         return path
 
     def ways(self) -> Ways:

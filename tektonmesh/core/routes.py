@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tektonmesh.core.envelope import (
     DESTINATION,
+    ENTRIES_MAX,
     FLOW,
     TRACE_AT,
     Mutable,
@@ -37,6 +38,24 @@ class Routes:
     def knows(self, data: bytes) -> bool:
         """Whether envelopes of this source and destination have passed since the last change."""
         return data[FLOW] in self.flows
+
+    def path(self, source: StackId, destination: StackId, avoid: bytes = b"") -> list[StackId]:
+        """The way that an own envelope takes as this node sees it, both ends included; empty
+        without one. `source` is this stack, `avoid` the envelope's avoid list."""
+        lane = None if avoid else self.flows.get(source + destination)
+        via = lane.stack_id if lane is not None else None
+        return self._paths.path(destination, via=via, exclude=shorts_of(avoid))
+
+    def detour(self, source: StackId, destination: StackId, avoid: bytes) -> bytes:
+        """What a copy should avoid of which the last one, with `avoid`, was not heard of: also the
+        inside of the way that one took. Empty when no other way is left: then all may be tried
+        again."""
+        inside = [short_id(stack) for stack in self.path(source, destination, avoid)[1:-1]]
+        longer = avoid + b"".join(inside)
+        if not inside or len(longer) > ENTRIES_MAX * SHORT_ID_SIZE:
+            return b""
+        hops = self._paths.candidates(destination, exclude=shorts_of(longer))
+        return longer if hops else b""
 
     def choose(self, kept: Kept, mutable: Mutable) -> Lane | None:
         """The remembered route of this flow if the envelope has no past that forbids it; else

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.stacks import Mesh, Stack, wait_until
 
 STREAMS, PER_CONNECTION = 1000, 20
@@ -17,6 +19,7 @@ def resident_mb(stack: Stack) -> float:
     raise AssertionError("no VmRSS")
 
 
+@pytest.mark.failure("stalled-streams")
 def test_a_thousand_stalled_streams_take_under_200_mb_and_hold_nobody_up(mesh: Mesh) -> None:
     a, m, b = mesh.chain("amb")
     b.start_echo("flood", "--flood", str(REPLY_SIZE))

@@ -422,6 +422,19 @@ def test_later_envelopes_leave_a_silent_link_out_until_it_speaks() -> None:
     assert bench.ways()[-1] == ("a", preferred)
 
 
+def test_an_envelope_has_its_time_also_when_older_ones_wait_to_be_settled() -> None:
+    bench = diamond()
+    preferred, other = first_way(bench)
+    bench.network.passes = lambda here, _there, m: not (here == "d" and type(m) is Settled)
+    bench.send("a", "d", 1)
+    bench.network.run(0.25)  # looked at once: acknowledged, not settled
+    bench.network.passes = lambda here, there, _m: {here, there} != {"a", preferred}
+    bench.carried.clear()
+    bench.send("a", "d", 2)
+    bench.network.run(0.45)
+    assert bench.ways() == [("a", other), (other, "d")]
+
+
 def test_with_no_other_way_an_envelope_stays_on_its_silent_link() -> None:
     bench = Bench("a", "b", "c")
     bench.chain("a", "b", "c")

@@ -198,3 +198,25 @@ def test_one_search_does_not_pass_who_does_not_relay_and_avoids_who_drains() -> 
     assert ways.path(id_of("b")) == [rig.me, id_of("b")]
     rig.publish("b", {"a": 3, "d": 3}, status=Status.DRAINING)
     assert rig.paths.ways().path(id_of("d")) == [id_of(name) for name in "acd"]
+
+
+def test_a_path_may_begin_with_another_next_hop_and_leave_stacks_out() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("a", "c", 4), ("b", "d", 9), ("c", "d", 9), ("b", "e", 3))
+    names = {id_of(name): name for name in "abcde"}
+
+    def by(via: str = "", *exclude: str) -> str:
+        shorts = [short_id(id_of(name)) for name in exclude]
+        found = rig.paths.path(id_of("d"), via=id_of(via) if via else None, exclude=shorts)
+        return "".join(names[stack] for stack in found)
+
+    assert (by(), by("c"), by("e")) == ("abd", "acd", "abd")
+    assert by("", "b") == "acd"
+    assert by("", "b", "c") == ""
+
+
+def test_there_is_no_path_behind_a_hop_that_is_only_hoped_to_know_one() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("b", "d", 3), ("a", "c", 3), ("c", "b", 3))
+    assert hops(rig, "d", "b") != []
+    assert rig.paths.path(id_of("d"), exclude=[short_id(id_of("b"))]) == []
