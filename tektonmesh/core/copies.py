@@ -13,6 +13,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
+from tektonmesh.core.attempts import Attempt, Past
 from tektonmesh.core.envelope import Kind
 from tektonmesh.core.forwarding import FULL, Forwarding
 from tektonmesh.core.graph import Graph
@@ -63,6 +64,7 @@ class Copies:
         self._graph = graph
         self._forwarding = forwarding
         self._sealer = sealer
+        self.past = Past()
         self._paths: dict[StackId, tuple[StackId, ...]] = {}
         self._wheel: Wheel[Pending] = Wheel(env, "requests", self._due)
 
@@ -73,6 +75,8 @@ class Copies:
     def drop(self, pending: Pending) -> None:
         """It is over."""
         self._wheel.disarm(pending)
+        pending.attempts.trace = pending.reply_trace or pending.attempts.trace
+        self.past.keep(pending.msg_id, pending.attempts)
 
     def begin(self, pending: Pending) -> None:
         """Its turn in the window has come."""
@@ -94,8 +98,8 @@ class Copies:
                 ttl_s=pending.deadline - self.env.now,
                 copy=Copy(pending.msg_id, pending.attempt, avoid, pending.shared),
             )
-            came_back = partial(self._came_back, pending, bool(avoid))
-            sent = self._forwarding.send(envelope, came_back)
+            attempt = Attempt(self.env.now, (), avoid)
+            sent = self._forwarding.send(envelope, partial(self._came_back, pending, attempt))
         except DeliveryError:
             self._no_way(pending)
             return
@@ -106,7 +110,8 @@ class Copies:
             pending.attempt += 1
             pending.flying += 1
             pending.route_until = None
-            pending.path = self._path(pending.question.stack, avoid)
+            pending.path = attempt.path = self._path(pending.question.stack, avoid)
+            pending.attempts.add(attempt)
         elif avoid:
             self._copy(pending)
         else:
@@ -148,9 +153,10 @@ class Copies:
 
     # --- what becomes of a copy ------------------------------------------------------------------
 
-    def _came_back(self, pending: Pending, avoiding: bool, code: str) -> None:
+    def _came_back(self, pending: Pending, attempt: Attempt, code: str) -> None:
         """The hop-by-hop fate of one copy. "settled" is a relay's word and enough for one-way
         messages only; for others the destination's receipt or reply counts."""
+        attempt.ended(code, self.env.now)
         if self._waiters.find(pending.msg_id) is not pending:
             return
         if code == "settled":
@@ -163,7 +169,7 @@ class Copies:
         pending.busy = code in ("busy", FULL)
         if pending.received or code == FULL:
             return
-        if avoiding:
+        if attempt.avoid:
             pending.avoid = b""
             self._copy(pending)  # rather the old way again than none
             self._arm(pending)

@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
+from tektonmesh.core.attempts import Attempt, Attempts
 from tektonmesh.core.envelope import NO_ID, Kind
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
@@ -43,6 +45,7 @@ class Freight(Waiting):
 
     __slots__ = (
         "attempt",
+        "attempts",
         "avoid",
         "begun",
         "doubt",
@@ -57,6 +60,7 @@ class Freight(Waiting):
         super().__init__()
         self.stack = stack
         self.attempt = 0
+        self.attempts = Attempts()
         self.avoid = b""
         self.number = 0
         self.flying = 0
@@ -94,6 +98,16 @@ class Freight(Waiting):
 
     def impossible(self, code: str, detail: str) -> None:
         """It can never be sent; it is not carried any more."""
+
+
+class Standing(NamedTuple):
+    """Where a thing is: "open", "queue" with `ahead` others before it, or "" when nobody carries
+    it. While the road is `blocked` nothing leads there; `next_at` is when another copy leaves."""
+
+    place: str
+    ahead: int
+    blocked: bool
+    next_at: float | None
 
 
 class _Road:
@@ -175,6 +189,16 @@ class Courier:
             del self._roads[freight.stack]
             self.env.deadlines.drop(("road", freight.stack))
 
+    def standing(self, freight: Freight) -> Standing:
+        """For people: whether it is under way, waits, or is not carried (any more)."""
+        road = self._roads.get(freight.stack)
+        if road is None or not (freight in road.open or freight in road.queue):
+            return Standing("", 0, blocked=False, next_at=None)
+        blocked = bool(road.blocked_s)
+        if freight in road.open:
+            return Standing("open", 0, blocked, None if blocked else freight.wake)
+        return Standing("queue", list(road.queue).index(freight) + len(road.open), blocked, None)
+
     def postpone(self, freight: Freight, pause_s: float) -> None:
         """The other stack has no room for it now."""
         road = self._roads.get(freight.stack)
@@ -248,6 +272,7 @@ class Courier:
             return
         if sent:
             freight.path = tuple(self._forwarding.path(freight.stack, avoid))
+            freight.attempts.newest[-1].path = freight.path
             self._arm(freight)
         elif avoid:
             self._transmit(freight, road)
@@ -264,9 +289,10 @@ class Courier:
             reply_to=freight.reply_to,
             copy=Copy(freight.msg_id, freight.attempt & ATTEMPT_MASK, avoid),
         )
-        done = partial(self._came_back, freight, bool(avoid))
-        if not self._forwarding.send(envelope, done):
+        attempt = Attempt(now, (), avoid)
+        if not self._forwarding.send(envelope, partial(self._came_back, freight, attempt)):
             return False
+        freight.attempts.add(attempt)
         freight.attempt += 1
         freight.number += 1
         freight.flying += 1
@@ -280,9 +306,10 @@ class Courier:
         road.bytes -= freight.size
         self._wheel.disarm(freight)
 
-    def _came_back(self, freight: Freight, avoiding: bool, code: str) -> None:
+    def _came_back(self, freight: Freight, attempt: Attempt, code: str) -> None:
         """The hop-by-hop fate of one copy. "settled" is a relay's word; only the other stack's own
         counts, and the timer asks for it."""
+        attempt.ended(code, self.env.now)
         freight.flying -= 1
         assert freight.flying >= 0, "each copy comes back once"
         freight.doubt = freight.doubt or code == "settled" or not is_certain(code)
@@ -290,7 +317,7 @@ class Courier:
         over = road is None or freight not in road.open
         if road is None or over or code == "settled" or freight.flying:
             return
-        if avoiding:
+        if attempt.avoid:
             freight.avoid = b""
             self._transmit(freight, road)  # rather the old way again than none
         elif code == "no_path":

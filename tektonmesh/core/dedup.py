@@ -79,6 +79,10 @@ class Dedup:
     def get(self, key: Key) -> Taken | None:
         return self._rows.get(key)
 
+    def with_id(self, msg_id: bytes) -> list[Taken]:
+        """For people: the rows of this id, whoever sent it. Looks at every row."""
+        return [taken for key, taken in self._rows.items() if key[1] == msg_id]
+
     def add(self, key: Key, left_s: float) -> Taken:
         """Remember a message; rows make place if they are over or too many."""
         assert key not in self._rows, "a message is taken once"

@@ -211,6 +211,7 @@ class Durable(Voice):
 
     def _take(self, item: Outgoing, kind: int, body: Body) -> None:
         if kind == Kind.RECEIPT:
+            item.attempts.trace = bytes_of(body, "tr")
             self.outbox.on_receipt(item)
         elif kind == Kind.CHUNK:
             offset = number_of(body, "off", OFFSET_MAX)

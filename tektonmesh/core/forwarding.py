@@ -122,6 +122,10 @@ class Forwarding:
         the word of the hops, who may lie, is not asked."""
         return self._routes.detour(self.env.me, destination, avoid)
 
+    def lanes(self) -> list[Lane]:
+        """For people: every lane with what it keeps."""
+        return list(self._lanes.values())
+
     # --- links -----------------------------------------------------------------------------------
 
     def link_up(self, link: LinkId) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from tektonmesh.core.attempts import Attempts
 from tektonmesh.core.credits import Grant
 from tektonmesh.core.outcomes import Question
 from tektonmesh.core.sealing import Shared
@@ -34,6 +35,7 @@ class Pending(Waiting):
     __slots__ = (
         "act_at",
         "attempt",
+        "attempts",
         "avoid",
         "body",
         "busy",
@@ -76,6 +78,7 @@ class Pending(Waiting):
         self.one_way = one_way
         self.window = window
         self.attempt = 0
+        self.attempts = Attempts()
         self.avoid = b""
         self.act_at = deadline
         self.pause_s = 0.0

@@ -17,6 +17,10 @@ RATE = 200.0
 def test_the_next_hop_breaks_under_200_messages_a_second(
     diamond: Diamond, how: str, more_ms: float
 ) -> None:
+    next_hop_breaks(diamond, how, more_ms)
+
+
+def next_hop_breaks(diamond: Diamond, how: str, more_ms: float) -> None:
     """Nothing is lost, nothing is doubled, and p99 grows by no more than is promised."""
     flow = Flow(diamond.a, "keeper@d", RATE, 4.0)
     flow.at(400)

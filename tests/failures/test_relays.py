@@ -93,3 +93,22 @@ def all_receipts_lost(diamond: Diamond, lost_s: float) -> None:
     )
     handed = diamond.handed_out()
     assert [handed.get(body) for body in flow.bodies()] == [1] * flow.total
+
+
+def test_explain_shows_what_a_relay_that_discards_did_to_a_message(diamond: Diamond) -> None:
+    for relay in diamond.relays:
+        diamond.plant(relay, "discard")
+    kept = diamond.a.rpc("send", to="keeper@d", body="explain me", durable=True)["id"]
+    tried = lambda: len(diamond.a.rpc("explain", id=kept)["origin"]["attempts"]) > 1  # noqa: E731
+    wait_until("two copies", tried, within_s=10)
+    said = diamond.a.cli("explain", kept).out
+    assert "It waits for a receipt. A copy left and d has not said that it has it." in said
+    first, second = diamond.a.rpc("explain", id=kept)["origin"]["attempts"][:2]
+    assert first["fate"] == "settled" and second["avoids"] == [first["path"][1]]
+    for relay in diamond.relays:
+        diamond.plant(relay)
+    ended = lambda: diamond.a.rpc("explain", id=kept)["state"] == "answered"  # noqa: E731
+    wait_until("answered", ended, within_s=15)
+    (found,) = diamond.a.cli("explain", kept, "--json").lines()
+    assert found["origin"]["receipt"]["hops"][0]["stack"] == "a"
+    assert "Here it is done with" in diamond.d.cli("explain", kept).out
