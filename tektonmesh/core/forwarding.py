@@ -78,7 +78,7 @@ class Forwarding:
         self._handlers: dict[int, Handler] = {}
         self._lanes: dict[LinkId, Lane] = {}
         self._departures = Departures(env)
-        self._routes = Routes(paths, self._lanes)
+        self._routes = Routes(env.me, paths, self._lanes)
         self._seen: dict[bytes, None] = {}
         self._seen_before: dict[bytes, None] = {}
         self._seen_until = env.after(env.settings.hop_keep_s)
@@ -115,12 +115,12 @@ class Forwarding:
     def path(self, destination: StackId, avoid: bytes = b"") -> list[StackId]:
         """The way of an own envelope as this node sees it, both ends included; empty if there is
         none."""
-        return self._routes.path(self.env.me, destination, avoid)
+        return self._routes.path(destination, avoid)
 
     def detour(self, destination: StackId, avoid: bytes) -> bytes:
         """What the next copy should avoid when nothing was heard of the last, which had `avoid`;
         the word of the hops, who may lie, is not asked."""
-        return self._routes.detour(self.env.me, destination, avoid)
+        return self._routes.detour(destination, avoid)
 
     def lanes(self) -> list[Lane]:
         """For people: every lane with what it keeps."""

@@ -661,3 +661,23 @@ def test_many_answers_do_not_wait() -> None:
     bench.send("a", "b", ANSWERS_WAITING_MAX)
     bench.network.run(0.1)
     assert spoken(bench, "b", "a") == [Settled]
+
+
+def test_nobody_sends_through_a_stack_that_relays_for_others_only() -> None:
+    """b would be the shorter way from a to e, and is linked with neither."""
+    network = Network("a", "x", "c", "f", "y", "e")
+    network.add("b", relay="peers")
+    network.join("a", "x", "b", "y", "e")
+    network.join("x", "c", "f", "y")
+    network.run(2.0)
+    bench_ways: list[tuple[str, str]] = []
+    network.on_message = lambda here, there, m: (
+        bench_ways.append((here, there)) if type(m) is Forward else None
+    )
+    network["e"].register("echo")
+    network.run(1.0)
+    for _ in range(5):
+        network["a"].send("echo@e")
+    network.run(1.0)
+    assert bench_ways
+    assert not any("b" in way for way in bench_ways)
