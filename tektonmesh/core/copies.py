@@ -166,7 +166,7 @@ class Copies:
         pending.flying -= 1
         assert pending.flying >= 0, "each copy comes back once"
         pending.doubt = pending.doubt or not is_certain(code)
-        pending.busy = code in ("busy", FULL)
+        pending.busy = code in ("busy", "quota", FULL)
         if pending.received or code == FULL:
             return
         if attempt.avoid:

@@ -47,6 +47,7 @@ from tektonmesh.core.machine import Env
 from tektonmesh.core.messages import Forward, HopAck, Released, Settled
 from tektonmesh.core.neighbours import Neighbours
 from tektonmesh.core.paths import Paths
+from tektonmesh.core.relaying import Relaying
 from tektonmesh.core.releases import is_certain
 from tektonmesh.core.replica import Replica
 from tektonmesh.core.routes import Routes
@@ -70,7 +71,7 @@ class Forwarding:
         self.env = env
         self.queued_bytes = 0
         self.relayed = 0
-        self._replica = replica
+        self.relaying = Relaying(env, replica, neighbours)
         self._paths = paths
         self._neighbours = neighbours
         self._short = short_id(env.me)
@@ -153,6 +154,7 @@ class Forwarding:
     def graph_changed(self) -> None:
         """Forget the remembered routes."""
         self._routes.clear()
+        self.relaying.graph_changed()
 
     def end_of_batch(self, link: LinkId) -> None:
         """One read is dealt with: send what it caused."""
@@ -268,6 +270,7 @@ class Forwarding:
             or key in self._seen_before
             or age_ms >= int.from_bytes(data[TTL])
             or self.queued_bytes + size > settings.relay_queue_bytes
+            or not self.relaying.affords(data)
         ):
             return False
         kept = Kept(data, self.env.now, tries_left - 1, back=lane, back_seq=seq)
@@ -283,6 +286,7 @@ class Forwarding:
         transit_ms = lane.transit_ms
         code = self._refusal(data, mutable, transit_ms)
         if code:
+            self.relaying.refuse(code, data[SOURCE])
             self._release(lane, seq, code)
             return
         settings = self.env.settings
@@ -326,23 +330,14 @@ class Forwarding:
             return "expired"
         if self.queued_bytes + len(data) > self.env.settings.relay_queue_bytes:
             return "busy"
-        if not self._routes.knows(data) and not self._may_relay(data):
+        if not self._routes.knows(data) and not self.relaying.consents(data):
             return "refused"
-        return ""
+        return "" if self.relaying.affords(data) else "quota"
 
     def _was_here(self, key: bytes) -> bool:
         """Whether this (attempt, msg_id, source) was relayed of late. Two generations of
         `hop_keep_s` each, as long as an upstream hop may still send it another way."""
         return key in self._seen or key in self._seen_before
-
-    def _may_relay(self, data: bytes) -> bool:
-        """This stack's own word on relaying (`relay` in its settings and its record)."""
-        relay = self.env.settings.relay
-        source, destination = data[SOURCE], data[DESTINATION]
-        if relay == "peers":
-            link_to = self._neighbours.link_to
-            return link_to(source) is not None or link_to(destination) is not None
-        return relay == "members" and self._replica.has(source)
 
     def _release(self, lane: Lane, seq: int, code: str, visited: tuple[bytes, ...] = ()) -> None:
         lane.release(seq, code, visited)

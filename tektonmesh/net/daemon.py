@@ -441,6 +441,10 @@ def settings_of(
             "version": __version__,
         },
     )
+    for kind in ("relay_per_s", "relay_bytes_per_s"):
+        limit = getattr(config, kind)
+        if limit is not None:
+            settings = replace(settings, **{kind: limit, f"foreign_{kind}": limit})
     if config.lease_s is not None:
         # A lease holds for three signs of life unless somebody says otherwise.
         third = config.lease_s / 3.0
