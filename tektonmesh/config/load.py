@@ -68,6 +68,7 @@ class Config:
     """Issuer, audience, and the file of the issuer's keys."""
     relay_per_s: float | None = None
     relay_bytes_per_s: float | None = None
+    padding: bool = False
     mcp: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     mcp_views: Mapping[str, View] = field(default_factory=dict)
 
@@ -126,6 +127,7 @@ def load_config(
         oauth=_oauth(home, chosen),
         relay_per_s=chosen.get("relay_per_s"),
         relay_bytes_per_s=chosen.get("relay_bytes_per_s"),
+        padding=chosen.get("padding", False),
         mcp=chosen.get("mcp", {}),
         mcp_views=chosen.get("mcp_views", {}),
     )

@@ -316,6 +316,14 @@ SETTINGS: tuple[Setting, ...] = (
         "Bytes per second that each stack may send through this one; 0 is no limit.",
     ),
     Setting(
+        "padding",
+        _switch,
+        "false",
+        "true",
+        "Fill messages up to a few sizes, so that relays learn less from theirs: at least 256\n"
+        "bytes, and at most 12 % more.",
+    ),
+    Setting(
         "refresh_s",
         _number(1, 300),
         "100 to 300, by the size of the mesh",

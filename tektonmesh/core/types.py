@@ -246,6 +246,8 @@ class NodeSettings:
     request_timeout_s: float = 60.0
     request_timeout_max_s: float = 900.0
     body_size_max: int = 262_144 - 4096
+    padding: bool = False
+    """Whether sealed bodies are filled up to a few sizes."""
     window_messages: int = 512
     window_bytes: int = 4 << 20
     relay_queue_bytes: int = 32 << 20

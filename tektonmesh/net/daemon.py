@@ -435,6 +435,7 @@ def settings_of(
         allowed_ids=tuple(parse_id(text) for text in config.allow),
         share_default=config.share_default,
         relay=config.relay,
+        padding=config.padding,
         # Where the secret alone does not admit, it still opens the door to the pending list.
         extra={
             "admission": "secret" if config.admission == "secret" else "approve",
