@@ -117,6 +117,7 @@ class Arrivals:
         number = self._handouts.hand_out(ci, parcel, replier)
         taken = self._answering.dedup.add((source, msg_id), parcel.left_s)
         self._answering.dedup.deliver(taken, replier, number)
+        taken.avoid = envelope.avoid  # what led nowhere on the way here may not lead back either
         replier.start(taken)
 
     def _ci_for(self, envelope: Envelope, body: Body) -> Ci:
@@ -174,6 +175,7 @@ class Arrivals:
         answering.dedup.answer(taken, Kind.NACK, body, None)
 
     def _repeat(self, envelope: Envelope, taken: Taken) -> None:
+        self._answering.not_heard(taken)
         if taken.asker is not None:
             taken.asker.trace = envelope.trace
             taken.asker.receipt()
@@ -224,6 +226,7 @@ class Arrivals:
             if "cr" in body:
                 taken.asker.grant(number_of(body, "cr", OFFSET_MAX), offset)
         else:
+            self._answering.not_heard(taken)
             out = taken.stream
             if out is not None and not out.is_crowded:
                 pieces = out.since(offset) or []

@@ -109,6 +109,7 @@ class Node:
         self.rights = Rights(
             env, self.trust, self.clock, replica=self.replica, cis=self.cis, saved=saved
         )
+        self.forwarding.relaying.is_own = self.rights.is_own
         self.trust.key_epoch_of = self._key_epoch_of
         self.trust.introduces = self.rights.is_introducer
         self.invites = Invites(env, self.trust, self.rights, self.clock, saved)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from tektonmesh.core.attempts import Past
 from tektonmesh.core.commits import Commits, Row, refusal
 from tektonmesh.core.courier import Courier
 from tektonmesh.core.effects import BodyAct
@@ -69,6 +70,7 @@ class Outbox:
     ) -> None:
         self.env = env
         self.sent = Sent(env)
+        self.past = Past()
         self.confirm: Callable[[StackId, bytes], None] = lambda _stack, _msg_id: None
         """Tells the destination that its answer is safe here."""
         self.deliver_here: Callable[[Outgoing], None] = lambda _item: None
@@ -413,6 +415,8 @@ class Outbox:
             **about,
         )
         self._remove(item)
+        item.attempts.trace = ended.trace or item.attempts.trace
+        self.past.keep(item.msg_id, item.attempts)
         self._courier.drop(item)
         rows: list[Row] = [(TABLE, item.msg_id, None), (NEWS, item.msg_id, None)]
         rows += self.sent.add(item.msg_id, ended)

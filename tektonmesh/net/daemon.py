@@ -454,12 +454,17 @@ def settings_of(
         allowed_ids=tuple(parse_id(text) for text in config.allow),
         share_default=config.share_default,
         relay=config.relay,
+        padding=config.padding,
         # Where the secret alone does not admit, it still opens the door to the pending list.
         extra={
             "admission": "secret" if config.admission == "secret" else "approve",
             "version": __version__,
         },
     )
+    for kind in ("relay_per_s", "relay_bytes_per_s"):
+        limit = getattr(config, kind)
+        if limit is not None:
+            settings = replace(settings, **{kind: limit, f"foreign_{kind}": limit})
     if config.lease_s is not None:
         # A lease holds for three signs of life unless somebody says otherwise.
         third = config.lease_s / 3.0
