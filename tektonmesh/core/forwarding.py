@@ -60,6 +60,8 @@ REQUEST = int(Kind.REQUEST)
 Handler = Callable[[Envelope], str]
 """Takes an envelope that is at its destination; returns "" or the code to release it with."""
 
+ROUND_TRIP_MAX_S = 1.25
+
 FULL = "full"
 """The destination itself has no room; it goes back to the origin, which waits."""
 
@@ -110,8 +112,9 @@ class Forwarding:
         return True
 
     def round_trip_s(self, destination: StackId) -> float:
-        """What the best path to a stack takes both ways; 0 while there is none."""
-        return (self._paths.cost(destination) or 0) / 1000.0
+        """What the best path to a stack takes both ways; 0 while there is none. A link that flaps
+        or drains is dear and not slow: whoever waits for eight of them would wait for minutes."""
+        return min((self._paths.cost(destination) or 0) / 1000.0, ROUND_TRIP_MAX_S)
 
     def path(self, destination: StackId, avoid: bytes = b"") -> list[StackId]:
         """The way of an own envelope as this node sees it, both ends included; empty if there is
