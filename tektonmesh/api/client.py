@@ -207,6 +207,10 @@ class Client:
         """One stack, why it is in its state, and its last changes with their evidence."""
         return dict(await self.call("explain", name=name))
 
+    async def explain_message(self, msg_id: str) -> dict[str, Any]:
+        """Where a message is that passed here, what was tried, and what it waits for."""
+        return dict(await self.call("explain", id=msg_id))
+
     async def route(self, target: str) -> dict[str, Any]:
         """The next hops that would be tried for `target`, and why others are not."""
         return dict(await self.call("route", target=target))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tektonmesh.api import validate
 from tektonmesh.api.bodies import body_of, reply_of
+from tektonmesh.api.explaining import explained
 from tektonmesh.api.figures import Figures
 from tektonmesh.api.governing import Governing
 from tektonmesh.api.uploads import Uploads
@@ -23,7 +24,6 @@ from tektonmesh.core.ids import parse_id, show_id
 from tektonmesh.core.node import Node
 from tektonmesh.core.selectors import is_selector
 from tektonmesh.core.views_choices import choices
-from tektonmesh.core.views_explain import explain
 from tektonmesh.errors import LocalError, MeshError
 from tektonmesh.net.daemon import Daemon
 
@@ -158,12 +158,8 @@ class Operations:
 
     def explain(self, params: Params) -> dict[str, Any]:
         """`{"name"}`: one stack (or that of a CI's address), why it is in its state, and its last
-        changes with their evidence."""
-        name = validate.text(params, "name", default="", size_max=TARGET_SIZE_MAX)
-        stack = name.rpartition("@")[2].strip()
-        if not stack:
-            raise validate.field_error("name", "is missing: the name or id of a stack is needed")
-        return explain(self._node_now(), stack)
+        changes with their evidence. `{"id"}`: a message, where it is and what it waits for."""
+        return explained(self._node_now(), params, self._history)
 
     def route(self, params: Params) -> dict[str, Any]:
         """`{"target"}`: the next hops that would be tried, and why others are not; for a selector
@@ -182,7 +178,7 @@ class Operations:
     def message(self, params: Params) -> dict[str, Any]:
         """`{"id"}`: what became of a message that was sent from here."""
         wanted = validate.text(params, "id", default="", size_max=64)
-        found = self._durable_history(wanted) or self.figures.history(wanted)
+        found = self._history(wanted)
         if found is None:
             raise LocalError(
                 f"No message with the id '{wanted}' was sent from here of late.",
@@ -191,13 +187,13 @@ class Operations:
             )
         return found
 
-    def _durable_history(self, wanted: str) -> dict[str, Any] | None:
+    def _history(self, wanted: str) -> dict[str, Any] | None:
         try:
             msg_id = bytes.fromhex(wanted)
         except ValueError:
             return None
         found = self.daemon.node.durable.outbox.history(msg_id)
-        return None if found is None else reply_of(found)
+        return self.figures.history(wanted) if found is None else reply_of(found)
 
     # --- registrations ---------------------------------------------------------------------------
 

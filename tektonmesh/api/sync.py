@@ -119,6 +119,10 @@ class Client:
         """One stack, why it is in its state, and its last changes with their evidence."""
         return dict(self.call("explain", name=name))
 
+    def explain_message(self, msg_id: str) -> dict[str, Any]:
+        """Where a message is that passed here, what was tried, and what it waits for."""
+        return dict(self.call("explain", id=msg_id))
+
     def route(self, target: str) -> dict[str, Any]:
         """The next hops that would be tried for `target`, and why others are not."""
         return dict(self.call("route", target=target))

@@ -41,6 +41,9 @@ CONVERSATIONS_MAX = 4096
 FINAL = ("timeout", "cancelled", "leaving", "bad_request", "too_large")
 """Failures that another candidate would not mend."""
 
+FINAL_HERE = "leaving"
+"""Final only while it is this stack that leaves: then `_next` says so."""
+
 Conversation = tuple[str, Selector, str]
 
 
@@ -139,6 +142,8 @@ class Anycast:
             return ""
         if self._graph.state(listed.stack) != StackState.UP:
             return "Its stack cannot be reached."
+        if self._graph.draining(listed.stack):
+            return "Its stack is about to leave."
         return "" if self._paths.cost(listed.stack) is not None else "No path leads to its stack."
 
     def _score(self, listed: Listed) -> float | None:
@@ -236,7 +241,8 @@ class Anycast:
         idempotent = bool(attempt.command.options.get("idempotent"))
         least = Elsewhere.IF_IDEMPOTENT if idempotent else Elsewhere.YES
         self._note(attempt, question.stack, question.ci, error)
-        if elsewhere >= least and error.code.name not in FINAL and self._may_go_on(attempt):
+        final = error.code.name in FINAL and error.code.name != FINAL_HERE
+        if elsewhere >= least and not final and self._may_go_on(attempt):
             self.env.notice(
                 "passed_on",
                 selector=attempt.selector.shown(),

@@ -45,6 +45,9 @@ from tektonmesh.errors import CODES, DeliveryError, LocalError, RemoteError
 LATER = ("busy", "ci_offline", "leaving", "store", "unreachable")
 """What a destination may say without ending a message."""
 
+DETOURS = 4
+"""Ways round that are tried in turn for a confirmation of which nothing was heard."""
+
 TIME_MAX = (1 << 48) - 1
 
 
@@ -77,6 +80,7 @@ class Durable(Voice):
         self.inbox.permit = self._permit
         self._cis, self._rights = cis, deliveries.rights
         self._sealer = deliveries.sealer
+        self._forwarding = forwarding
         self._answering: Answering = deliveries.answering
         deliveries.arrivals.durable = self.on_request
         deliveries.arrivals.durable_credit = self._on_credit
@@ -103,6 +107,11 @@ class Durable(Voice):
         if stack == self.env.me and (key_of(ci), False) not in self.known:
             raise DeliveryError(f"There is no CI '{ci}' on this stack.", code="not_found")
         self.outbox.accept(command, stack, ci, timeout_s)
+
+    def draining(self) -> None:
+        """Accept no more and hand out no more; what arrives waits on the disk."""
+        self.outbox.draining()
+        self.inbox.turns.stop()
 
     def leaving(self) -> None:
         """Take no more and hand out no more; what is here waits on the disk."""
@@ -290,10 +299,11 @@ class Durable(Voice):
         elif self.outbox.is_ending(header.reply_to):
             pass  # confirmed when that is durable
         elif body.get("du") is True and header.kind in (Kind.REPLY, Kind.NACK):
-            self._confirm(header.source, header.reply_to)
+            self._confirm(header.source, header.reply_to, again=header.attempt % DETOURS + 1)
 
     def _take(self, item: Outgoing, kind: int, body: Body) -> None:
         if kind == Kind.RECEIPT:
+            item.attempts.trace = bytes_of(body, "tr")
             self.outbox.on_receipt(item)
         elif item.letter.live and kind in (Kind.CHUNK, Kind.REPLY):
             self._take_live(item, kind, body)
@@ -344,12 +354,19 @@ class Durable(Voice):
         else:
             self.outbox.fail(item, code, detail, outcome)
 
-    def _confirm(self, stack: StackId, msg_id: bytes) -> None:
+    def _confirm(self, stack: StackId, msg_id: bytes, *, again: int = 0) -> None:
+        """Say that the answer is safe here; `again` that its stack had not heard of that, and which
+        way round to take."""
+        body = {"rr": True, "du": True}
         if stack == self.env.me:
             self.inbox.confirmed((stack, msg_id))
-        else:
-            body = {"rr": True, "du": True}
+        elif not again:
             self._answering.say(Kind.RECEIPT, stack, msg_id, body, ttl_s=NACK_WITHIN_S)
+        else:
+            avoid = b""
+            for _ in range(again):
+                avoid = self._forwarding.detour(stack, avoid)
+            self._answering.say_round(avoid, stack, msg_id, body)
 
 
 def _large_of(key: Key, body: Body) -> Large | None:

@@ -278,6 +278,15 @@ class AuditState:
 
 
 @frozen
+class Drain:
+    """Publish `draining`, take nothing new, and answer when nothing is held any more, or after
+    `within_s`, with the counts of what is left."""
+
+    ticket: int
+    within_s: float
+
+
+@frozen
 class Leave:
     """Publish `left`, wait for the neighbours to have it (bounded), then answer."""
 
@@ -357,6 +366,7 @@ Event = (
     | Govern
     | AskWitnesses
     | AuditState
+    | Drain
     | Leave
     | ReplyChunk
     | ReplyDone

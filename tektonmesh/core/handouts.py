@@ -75,6 +75,8 @@ class Handouts:
         self._open: dict[int, Delivery] = {}
         self._per_ci: dict[str, int] = {}
         self._last = 0
+        self.closed = False
+        """This stack is about to leave: CIs finish what they have and get nothing new."""
         self._wheel: Wheel[Delivery] = Wheel(env, "deliveries", self._expire)
 
     def __len__(self) -> int:
@@ -89,6 +91,8 @@ class Handouts:
 
         Raises DeliveryError `ci_offline`, or `busy` while it has `inbox_per_ci_max` open.
         """
+        if self.closed:
+            raise DeliveryError("The stack of the CI is leaving the mesh.", code="leaving")
         if not ci.takes(parcel.content_type):
             raise DeliveryError(f"'{ci.name}' takes no messages at present.", code="ci_offline")
         if self._per_ci.get(ci.key, 0) >= self.env.settings.inbox_per_ci_max:

@@ -125,6 +125,10 @@ class Inbox:
     def held_bytes(self) -> int:
         return self._bytes
 
+    def with_id(self, msg_id: bytes) -> list[Incoming]:
+        """For people: the messages of this id, whoever sent them. Looks at every mark."""
+        return [item for item in self._items.values() if item.key[1] == msg_id]
+
     # --- beginning -------------------------------------------------------------------------------
 
     def load(self, saved: Saved) -> None:

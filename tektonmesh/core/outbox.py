@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from tektonmesh.core.attempts import Past
 from tektonmesh.core.commits import Commits, Row, refusal
 from tektonmesh.core.courier import Courier
 from tektonmesh.core.effects import AnswerChunk, BodyAct
@@ -70,7 +71,7 @@ class Outbox:
     ) -> None:
         self.env = env
         self.sent = Sent(env)
-        self.readers = Readers(env)
+        self.readers, self.past = Readers(env), Past()
         self.confirm: Callable[[StackId, bytes], None] = lambda _stack, _msg_id: None
         """Tells the destination that its answer is safe here."""
         self.deliver_here: Callable[[Outgoing], None] = lambda _item: None
@@ -105,8 +106,7 @@ class Outbox:
 
     def large_bodies(self) -> Iterator[Large]:
         """Those that are still needed."""
-        held = (item.letter.large for item in self._open.values())
-        return (large for large in held if large is not None)
+        return (one.letter.large for one in self._open.values() if one.letter.large is not None)
 
     def is_ending(self, msg_id: bytes) -> bool:
         """Whether its end is known but could still be lost: then nobody may be told of it."""
@@ -120,10 +120,7 @@ class Outbox:
             transitions, state = item.transitions, item.state
             more: dict[str, Any] = {"copies": item.number}
         elif ended is not None:
-            about, transitions, state = ended, ended.transitions, ended.state
-            more = {"error": ended.failure().as_dict()} if ended.error is not None else {}
-            if state == ANSWERED and ended.kept:
-                more = {"body": ended.body, "content_type": ended.content_type}
+            about, transitions, state, more = ended, ended.transitions, ended.state, ended.shown()
         else:
             return None
         steps = [{"state": one, "at": round(at / 1000.0, 3)} for one, at in transitions]
@@ -143,10 +140,7 @@ class Outbox:
                 drop_row(self.env, TABLE, msg_id)
                 continue
             item = self._make(msg_id, letter, again=True)
-            item.committed = item.reloaded = True
-            item.transitions = [[ACCEPTED, letter.born_ms]]
-            item.transitions += news.pop(msg_id, [])
-            item.received = any(state == RECEIVED for state, _at in item.transitions)
+            item.reload(news.pop(msg_id, []))
             self._insert(item)
         for msg_id in news:
             self.env.save(NEWS, msg_id, None)
@@ -312,6 +306,10 @@ class Outbox:
         self._outcomes.refused(ticket, error)
         return True
 
+    def draining(self) -> None:
+        """Accept no more."""
+        self._leaving = True
+
     def leaving(self) -> None:
         """Take no more. What was accepted is on the disk; whoever waits has to ask again."""
         self._leaving = True
@@ -432,6 +430,8 @@ class Outbox:
             **about,
         )
         self._remove(item)
+        item.attempts.trace = ended.trace or item.attempts.trace
+        self.past.keep(item.msg_id, item.attempts)
         self._courier.drop(item)
         rows: list[Row] = [(TABLE, item.msg_id, None), (NEWS, item.msg_id, None)]
         rows += self.sent.add(item.msg_id, ended)

@@ -131,6 +131,12 @@ class Outgoing(Freight):
         self.collected: list[bytes] = []
         self.collected_size = 0
 
+    def reload(self, news: Transitions) -> None:
+        """It was accepted before a restart, and this was known of it."""
+        self.committed = self.reloaded = True
+        self.transitions = [[ACCEPTED, self.letter.born_ms], *news]
+        self.received = any(state == RECEIVED for state, _at in self.transitions)
+
     @property
     def kind(self) -> Kind:
         return Kind.REQUEST
@@ -214,6 +220,13 @@ class Ended(NamedTuple):
         assert self.error is not None
         code, detail, outcome = self.error
         return DeliveryError(detail, code=code, outcome=outcome)
+
+    def shown(self) -> dict[str, Any]:
+        """Its reply if that is kept whole, or its error, for people."""
+        if self.error is not None:
+            return {"error": self.failure().as_dict()}
+        whole = self.state == ANSWERED and self.kept and not self.start
+        return {"body": self.body, "content_type": self.content_type} if whole else {}
 
     def lacking(self, offset: int) -> DeliveryError | None:
         """Why a caller that has the first `offset` bytes of a stream gets the rest no more."""

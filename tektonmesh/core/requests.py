@@ -61,7 +61,7 @@ class Requests:
         self._open: dict[bytes, Pending] = {}
         self._tickets: dict[int, Pending] = {}
         self._windows: dict[StackId, Window] = {}
-        self._leaving = False
+        self._draining = self._leaving = False
         self._credits = Credits(env)
         self.shared: Callable[[StackId, str], dict[str, Any] | None] = _nothing_shared
         """The record of a CI that a stack shares with this one alone; told by `core/sharing`."""
@@ -103,7 +103,7 @@ class Requests:
         `ci_offline`, `unreachable`, `busy` or `leaving`.
         """
         settings = self.env.settings
-        if self._leaving:
+        if self._draining:
             raise DeliveryError("This stack is leaving the mesh.", code="leaving")
         if len(command.body) > settings.body_size_max:
             limit = settings.body_size_max
@@ -172,8 +172,14 @@ class Requests:
             self._record_of(stack, ci)
         return self._tracing.start(command)
 
+    def draining(self) -> None:
+        """Take no more from callers here, nor for CIs here; what is open goes on."""
+        self._draining = True
+        self._deliveries.draining()
+
     def leaving(self) -> None:
-        """Take no more, and answer those that wait: after this nobody will."""
+        """Answer those that wait: after this nobody will."""
+        self.draining()
         self._leaving = True
         self._deliveries.leaving()
         for pending in list(self._open.values()):

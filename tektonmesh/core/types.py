@@ -213,7 +213,7 @@ class NodeSettings:
     """Entries of the chronicle, some 400 bytes each; 0 keeps no evidence for people at all."""
 
     # Liveness and dialling.
-    ping_interval_s: float = 2.5
+    ping_interval_s: float = 3.5
     ping_busy_interval_s: float = 1.0
     suspect_min_s: float = 0.75
     down_after_s: float = 1.0
@@ -246,9 +246,17 @@ class NodeSettings:
     request_timeout_s: float = 60.0
     request_timeout_max_s: float = 900.0
     body_size_max: int = 262_144 - 4096
+    padding: bool = False
+    """Whether sealed bodies are filled up to a few sizes."""
     window_messages: int = 512
     window_bytes: int = 4 << 20
     relay_queue_bytes: int = 32 << 20
+    relay_per_s: float = 0.0
+    """Messages per second that one origin of one's own may send through here; 0 is no limit."""
+    relay_bytes_per_s: float = 0.0
+    foreign_relay_per_s: float = 200.0
+    """The same for stacks of others. A guess, like `foreign_rate_per_s`: four destinations."""
+    foreign_relay_bytes_per_s: float = 8e6
     dedup_keep_s: float = 3600.0
     dedup_max: int = 100_000
     inbox_per_ci_max: int = 1000

@@ -55,6 +55,8 @@ _LOG = logging.getLogger(__name__)
 
 STORE_NAME = "mesh.db"
 CLOSE_ENDPOINTS_S = 1.0
+GOODBYE_S = 1.0
+"""What of the time to leave is kept for the word that we left and for closing the links."""
 
 
 class Attached(NamedTuple):
@@ -122,6 +124,7 @@ class Daemon:
         self.spool.begin(self.node.durable.holds)
         self.reach = Reach(config.allow_endpoint_hosts, own_socket=config.socket)
         self._endpoints = Endpoints(inject, self.reach, spawn)
+        self._endpoints.file = self.spool.file
         self._health = HealthChecks(inject, self.reach, spawn)
         rounds = self._drive.rounds
         problem = self.notices.problem
@@ -234,10 +237,15 @@ class Daemon:
         }
 
     async def leave(self, timeout_s: float) -> None:
-        """Leave the mesh: publish that we left, let the neighbours have it, say goodbye. Takes at
-        most `timeout_s`, whatever they do."""
+        """Leave the mesh: say that we are about to and finish what is held, publish that we left,
+        let the neighbours have it, say goodbye. Takes at most `timeout_s`, whatever they do."""
+        drain_s = timeout_s - GOODBYE_S
         with trio.move_on_after(timeout_s):
             try:
+                if drain_s > 0:
+                    drained = await self.ask(lambda ticket: ev.Drain(ticket, drain_s))
+                    if drained["held"]:
+                        _LOG.warning("left before all was done: %s", drained["held"])
                 await self.ask(ev.Leave)
             except MeshError as error:
                 _LOG.warning("left without a word: %s", error.sentence())
@@ -455,12 +463,17 @@ def settings_of(
         allowed_ids=tuple(parse_id(text) for text in config.allow),
         share_default=config.share_default,
         relay=config.relay,
+        padding=config.padding,
         # Where the secret alone does not admit, it still opens the door to the pending list.
         extra={
             "admission": "secret" if config.admission == "secret" else "approve",
             "version": __version__,
         },
     )
+    for kind in ("relay_per_s", "relay_bytes_per_s"):
+        limit = getattr(config, kind)
+        if limit is not None:
+            settings = replace(settings, **{kind: limit, f"foreign_{kind}": limit})
     if config.lease_s is not None:
         # A lease holds for three signs of life unless somebody says otherwise.
         third = config.lease_s / 3.0

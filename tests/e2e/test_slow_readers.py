@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from tests.e2e.stacks import Mesh, wait_until
 
 STREAMS, PER_CONNECTION = 1000, 20
@@ -9,6 +11,7 @@ REPLY_SIZE = 96 * 1024
 WINDOW = 64 * 1024
 
 
+@pytest.mark.failure("stalled-streams")
 def test_a_thousand_stalled_streams_take_under_200_mb_and_hold_nobody_up(mesh: Mesh) -> None:
     a, m, b = mesh.chain("amb")
     b.start_echo("flood", "--flood", str(REPLY_SIZE))
