@@ -67,8 +67,9 @@ def test_a_chunk_may_take_as_long_as_its_four_quarters() -> None:
     before = rate.window
     rate.came(CHUNK_SIZE, 0.004, 0.2)
     assert rate.window > before
+    come(rate, LATEST, 0.02, 0.3)
     before = rate.window
-    come(rate, LATEST + 1, 0.02, 0.3)
+    come(rate, 1, 0.02, 0.3)
     assert rate.window < before
 
 
