@@ -31,6 +31,9 @@ BEHIND_MAX = WINDOW_MAX + (256 << 10)
 """Kept behind what the origin says that its caller has: what was on its way to the caller when the
 origin crashed."""
 
+AGAIN_S = 0.05
+"""No more often the same is said again; a reader asks each 0.1 s at most."""
+
 ALL_MAX = 64 << 20
 """Of all such replies; beyond it those with more than `BEHIND_MAX` fail as they grow."""
 
@@ -70,7 +73,17 @@ class Saying:
     `credit` is up to where the origin takes it. `at` is where the CI is in its present try."""
 
     __slots__ = (
-        *("_away", "_held", "_held_size", "_pieces", "_row_key", "_shared", "_size", "at"),
+        *(
+            "_again_at",
+            "_away",
+            "_held",
+            "_held_size",
+            "_pieces",
+            "_row_key",
+            "_shared",
+            "_size",
+            "at",
+        ),
         *("credit", "delivery", "done", "end", "have", "kept", "sent"),
     )
 
@@ -82,6 +95,7 @@ class Saying:
         self._size = 0
         self._held: list[bytes] = []
         self._held_size = 0
+        self._again_at = 0.0
         self.delivery = 0
         self.credit = credit
         self.end = self.kept = self.sent = self.have = 0
@@ -183,7 +197,10 @@ class Saying:
         if again_from is not None:
             if again_from < self._begin or again_from > self.end:
                 return False
-            self.sent = min(self.sent, again_from)
+            now = self._shared.env.now
+            if now >= self._again_at:  # asking costs less than answering
+                self._again_at = now + AGAIN_S
+                self.sent = min(self.sent, again_from)
         self._send()
         self._let_go()
         return True

@@ -7,6 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tektonmesh.sync import Client
 from tests.e2e.cut_stream import a_chain
 from tests.e2e.lab import a_lab
@@ -46,6 +48,7 @@ def test_a_body_of_a_mebibyte_reaches_its_ci_over_two_hops(mesh: Mesh) -> None:
     wait_until("no file is left", lambda: files(a) == files(b) == [], within_s=5)
 
 
+@pytest.mark.failure("body-beside-tokens")
 def test_a_body_beside_a_stream_of_tokens_keeps_none_of_them_waiting_long(mesh: Mesh) -> None:
     """10 MB here; `./scripts/beside` has the 200 MB, and a limit of 20 ms on a quiet machine."""
     with a_lab("side") as lab:
@@ -56,6 +59,7 @@ def test_a_body_beside_a_stream_of_tokens_keeps_none_of_them_waiting_long(mesh: 
     assert max(figures["resident_mb"].values()) < 120, figures
 
 
+@pytest.mark.failure("body-cut")
 def test_a_body_survives_kill_9_of_every_stack_on_its_way(mesh: Mesh) -> None:
     (a, m, b), _proxy = a_chain(mesh)
     b.start_hash("hash")
