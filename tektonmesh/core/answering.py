@@ -8,6 +8,7 @@ repeats. What arrives from other stacks, and whether it was there before, is `ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from math import inf
 
@@ -20,7 +21,7 @@ from tektonmesh.core.lanes import Done
 from tektonmesh.core.machine import Env
 from tektonmesh.core.posts import Posts
 from tektonmesh.core.repliers import outcome_of
-from tektonmesh.core.sealing import Body, Sealer
+from tektonmesh.core.sealing import Body, Copy, Sealer
 from tektonmesh.core.streams import FLUSH_S, Piece, StreamOut
 from tektonmesh.core.types import StackId
 from tektonmesh.core.wheel import Waiting, Wheel
@@ -79,12 +80,28 @@ class Answering:
         done: Done | None = None,
     ) -> bool:
         """Send something once; whether it is on its way, and `done` will be told of its end. If it
-        is lost, the origin asks again."""
+        is lost, the origin asks again (`not_heard`)."""
+        taken = self.dedup.get((to, reply_to))
+        copy = Copy(self._sealer.new_id(), avoid=taken.avoid) if taken and taken.avoid else None
         try:
-            envelope = self._sealer.seal(kind, to, body, reply_to=reply_to, ttl_s=ttl_s)
+            envelope = self._sealer.seal(kind, to, body, reply_to=reply_to, ttl_s=ttl_s, copy=copy)
         except DeliveryError:
             return False
         return self._forwarding.send(envelope, done)
+
+    def say_round(self, avoid: bytes, to: StackId, reply_to: bytes, body: Body) -> None:
+        """Send a receipt once more, past the relays `avoid`."""
+        copy = Copy(self._sealer.new_id(), avoid=avoid)
+        with suppress(DeliveryError):
+            envelope = self._sealer.seal(
+                Kind.RECEIPT, to, body, reply_to=reply_to, ttl_s=NACK_WITHIN_S, copy=copy
+            )
+            self._forwarding.send(envelope)
+
+    def not_heard(self, taken: Taken) -> None:
+        """The origin of this message asks again: what it was answered may have met a relay that
+        acknowledges and discards, so from now on its answers go round that way."""
+        taken.avoid = self._forwarding.detour(taken.key[0], taken.avoid)
 
     def send_pieces(
         self,
@@ -236,7 +253,10 @@ class RemoteReplier(Waiting, Replier):
         reply = {"body": rest, "ct": content_type, "off": start, "tr": self.trace}
         reply["ld"] = self.in_hand()
         within_s = self._left_s() + GRACE_S
-        self._answering.posts.send(Kind.REPLY, self.source, self.msg_id, reply, within_s=within_s)
+        avoid = self._taken.avoid if self._taken is not None else b""
+        self._answering.posts.send(
+            Kind.REPLY, self.source, self.msg_id, reply, within_s=within_s, avoid=avoid
+        )
         self._close(Kind.REPLY, reply)
 
     def failed(self, code: str, detail: str) -> None:
@@ -257,6 +277,8 @@ class RemoteReplier(Waiting, Replier):
 
     def resend(self, offset: int) -> None:
         """Send again what was sent from `offset` on."""
+        if offset < self.out.offset and not self.out.unsettled and self._taken is not None:
+            self._answering.not_heard(self._taken)  # the hops say that it has all of it
         pieces = self.out.since(offset)
         if pieces is not None and not self.out.is_crowded:
             self._send_pieces(pieces)

@@ -95,7 +95,8 @@ class Anycast:
 
     def send(self, command: SendMessage, selector: Selector) -> None:
         """Send to one CI that fits; its answer follows under the same ticket. A durable message
-        stays with the one it was accepted for, since that may answer after a restart of this stack.
+        (each with a large body is one) stays with the one it was accepted for, since that may
+        answer after a restart of this stack.
 
         Raises DeliveryError `not_found` if none fits, `ci_offline` or
         `unreachable` if none that fits can be had now, and what sending to a single one raises.
@@ -103,7 +104,7 @@ class Anycast:
         left = self.choices(selector, command.sender)
         if not left:
             raise self._nobody(selector)
-        if command.options.get("durable"):
+        if command.options.get("durable") or "large" in command.options:
             self._hand_on(self._aimed(command, self._draw(Attempt(command, selector, 0.0, left))))
             return
         settings = self.env.settings

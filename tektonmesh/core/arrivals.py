@@ -56,6 +56,7 @@ class Arrivals:
         self._allowances: dict[StackId, Allowance] = {}
         self.durable: Callable[[Envelope, Body], None] = lambda _envelope, _body: None
         """Takes those that are marked as durable."""
+        self.durable_credit: Callable[[Envelope, Body], None] = lambda _envelope, _body: None
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -117,6 +118,7 @@ class Arrivals:
         number = self._handouts.hand_out(ci, parcel, replier)
         taken = self._answering.dedup.add((source, msg_id), parcel.left_s)
         self._answering.dedup.deliver(taken, replier, number)
+        taken.avoid = envelope.avoid  # what led nowhere on the way here may not lead back either
         replier.start(taken)
 
     def _ci_for(self, envelope: Envelope, body: Body) -> Ci:
@@ -174,6 +176,7 @@ class Arrivals:
         answering.dedup.answer(taken, Kind.NACK, body, None)
 
     def _repeat(self, envelope: Envelope, taken: Taken) -> None:
+        self._answering.not_heard(taken)
         if taken.asker is not None:
             taken.asker.trace = envelope.trace
             taken.asker.receipt()
@@ -224,6 +227,7 @@ class Arrivals:
             if "cr" in body:
                 taken.asker.grant(number_of(body, "cr", OFFSET_MAX), offset)
         else:
+            self._answering.not_heard(taken)
             out = taken.stream
             if out is not None and not out.is_crowded:
                 pieces = out.since(offset) or []
@@ -234,7 +238,9 @@ class Arrivals:
     def on_credit(self, envelope: Envelope) -> str:
         """The origin takes more of a streamed reply."""
         body = self._opened(envelope)
-        if body is not None:
+        if body is not None and body.get("du") is True:
+            self.durable_credit(envelope, body)
+        elif body is not None:
             taken = self._answering.dedup.get((envelope.header.source, envelope.header.reply_to))
             if taken is not None and taken.asker is not None:
                 credit, have = (number_of(body, key, OFFSET_MAX) for key in ("cr", "off"))

@@ -5,7 +5,7 @@ the next start: `meta` (epoch, highest hlc), `keydoc` (owner -> packed), `head` 
 `record` (owner | scope | key -> value), `ci` (name -> packed registration), `address`
 (owner or address -> packed), `name` (label -> owner), `peer` (id -> packed state), `floor`
 (owner -> packed version), `proof` (owner -> packed), `leaf` (identity key -> highest issued_at;
-written by the shell), `outbox`, `outnews`, `sent`, `inbox`, `taken`, `lease`, `low`, `gone`
+written by the shell), `outbox`, `outnews`, `sent`, `inbox`, `taken`, `lease`, `low`, `gone`, `said`
 (durable messages; docs/design/forwarding.md), `blob` (BLAKE2b-256 -> the bytes that have it),
 `terms` (id -> packed terms), `grant` (id of the grant -> packed), `invite` (id of the invite ->
 packed), `witness` (owner -> the end of its audit log that was seen), `audit` (the end of our own,
@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from tektonmesh.core.frozen import frozen
+from tektonmesh.core.large import Large
 from tektonmesh.core.messages import Message
 from tektonmesh.core.types import LinkId, StackId
 
@@ -73,6 +74,10 @@ class Deliver:
     deadline_s: float
     """Seconds the CI has left to answer."""
     attempt: int
+    large: Large | None = None
+    """A body that is in a file; `body` is empty then."""
+    reply_from: int | None = None
+    """Of a reply that resumes: so many bytes of it are here from an earlier attempt."""
 
 
 @frozen
@@ -132,6 +137,30 @@ class Audit:
     data: dict[str, Any]
 
 
+@frozen
+class ReplyKept:
+    """Of a reply that resumes everything before `offset` is durable: the CI need not keep it."""
+
+    delivery: int
+    offset: int
+
+
+@frozen
+class BodyAct:
+    """Something to do with the file of a large body (docs/design/bodies.md). All but "drop" are
+    answered by `BodyDone`:
+    "open" makes it for a body of `size` bytes and says which chunks of it have their hash in `data`
+    (one byte each); "read" gives `size` bytes at `offset`, and behind the body, which has `whole`
+    bytes, its sums; "write" puts `data` at `offset`; "sync" makes it durable."""
+
+    act: str
+    name: str
+    offset: int = 0
+    size: int = 0
+    whole: int = 0
+    data: bytes = b""
+
+
 Effect = (
     Send
     | CloseLink
@@ -145,4 +174,6 @@ Effect = (
     | WatchEndpoint
     | Notice
     | Audit
+    | BodyAct
+    | ReplyKept
 )

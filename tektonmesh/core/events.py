@@ -298,8 +298,11 @@ class Leave:
 
 @frozen
 class ReplyChunk:
+    """`offset`, where the CI says it, is that of `data` in the whole reply."""
+
     delivery: int
     data: bytes
+    offset: int | None = None
 
 
 @frozen
@@ -320,6 +323,18 @@ class ReplyFailed:
     code: str
     detail: str
     lost: bool = False
+
+
+@frozen
+class BodyDone:
+    """What a `BodyAct` asked for is done; `data` is what was read, or which chunks are there.
+    `code` is "store" or "busy" if it cannot be."""
+
+    act: str
+    name: str
+    offset: int = 0
+    data: bytes = b""
+    code: str = ""
 
 
 Event = (
@@ -356,4 +371,5 @@ Event = (
     | ReplyChunk
     | ReplyDone
     | ReplyFailed
+    | BodyDone
 )

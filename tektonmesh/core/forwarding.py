@@ -49,6 +49,7 @@ from tektonmesh.core.machine import Env
 from tektonmesh.core.messages import Forward, HopAck, LinkCredit, Released, Settled
 from tektonmesh.core.neighbours import Neighbours
 from tektonmesh.core.paths import Paths
+from tektonmesh.core.relaying import Relaying, spent
 from tektonmesh.core.releases import is_certain
 from tektonmesh.core.replica import Replica
 from tektonmesh.core.routes import Routes
@@ -61,6 +62,8 @@ REQUEST = int(Kind.REQUEST)
 Handler = Callable[[Envelope], str]
 """Takes an envelope that is at its destination; returns "" or the code to release it with."""
 
+ROUND_TRIP_MAX_S = 1.25
+
 FULL = "full"
 """The destination itself has no room; it goes back to the origin, which waits."""
 
@@ -72,7 +75,7 @@ class Forwarding:
         self.env = env
         self.queued_bytes = 0
         self.relayed = 0
-        self._replica = replica
+        self.relaying = Relaying(env, replica, neighbours)
         self._paths = paths
         self._neighbours = neighbours
         self._short = short_id(env.me)
@@ -81,7 +84,7 @@ class Forwarding:
         self._lanes: dict[LinkId, Lane] = {}
         grants = Grants(self._lanes, lambda: self.queued_bytes)
         self._departures = Departures(env, grants)
-        self._routes = Routes(paths, self._lanes)
+        self._routes = Routes(env.me, paths, self._lanes)
         self._seen: dict[bytes, None] = {}
         self._seen_before: dict[bytes, None] = {}
         self._seen_until = env.after(env.settings.hop_keep_s)
@@ -112,12 +115,21 @@ class Forwarding:
         return True
 
     def round_trip_s(self, destination: StackId) -> float:
-        """What the best path to a stack takes both ways; 0 while there is none."""
-        return (self._paths.cost(destination) or 0) / 1000.0
+        """What the best path to a stack takes both ways; 0 while there is none. A link that flaps
+        or drains is dear and not slow: whoever waits for eight of them would wait for minutes."""
+        return min((self._paths.cost(destination) or 0) / 1000.0, ROUND_TRIP_MAX_S)
 
-    def path(self, destination: StackId) -> list[StackId]:
-        """The best path as this node sees it, both ends included; empty if there is none."""
-        return self._paths.path(destination)
+    def path(self, destination: StackId, avoid: bytes = b"") -> list[StackId]:
+        """The way of an own envelope as seen here, both ends included; empty if there is none."""
+        return self._routes.path(destination, avoid)
+
+    def detour(self, destination: StackId, avoid: bytes) -> bytes:
+        """What the next copy should avoid when nothing was heard of the last, which had `avoid`."""
+        return self._routes.detour(destination, avoid)
+
+    def lanes(self) -> list[Lane]:
+        """For people: every lane with what it keeps."""
+        return list(self._lanes.values())
 
     # --- links -----------------------------------------------------------------------------------
 
@@ -146,6 +158,7 @@ class Forwarding:
     def graph_changed(self) -> None:
         """Forget the remembered routes."""
         self._routes.clear()
+        self.relaying.graph_changed()
 
     def end_of_batch(self, link: LinkId) -> None:
         """One read is dealt with: send what it caused."""
@@ -275,6 +288,7 @@ class Forwarding:
             or key in self._seen_before
             or age_ms >= int.from_bytes(data[TTL])
             or self.queued_bytes + size > settings.relay_queue_bytes
+            or not self.relaying.affords(data)
         ):
             return False
         kept = Kept(data, self.env.now, tries_left - 1, back=lane, back_seq=seq)
@@ -290,6 +304,7 @@ class Forwarding:
         transit_ms = lane.transit_ms
         code = self._refusal(data, mutable, transit_ms)
         if code:
+            self.relaying.refuse(code, data[SOURCE])
             self._release(lane, seq, code)
             return
         settings = self.env.settings
@@ -318,37 +333,21 @@ class Forwarding:
 
     def _refusal(self, data: bytes, mutable: Mutable, transit_ms: int) -> str:
         """Why this envelope may not pass here; empty if it may."""
-        if mutable.hops_left < 1 or mutable.n_trace >= ENTRIES_MAX:
-            return "hops"
-        if mutable.tries_left < 1:
-            return "tries"
-        if len(data) > RELAY_SIZE_MAX:
-            return "too_large"
-        key = data[KEY]
-        if self._short in data[TRACE_AT : mutable.trace_end] or self._was_here(key):
+        code = spent(data, mutable, transit_ms)
+        if code:
+            return code
+        if self._short in data[TRACE_AT : mutable.trace_end] or self._was_here(data[KEY]):
             return "duplicate"
-        ttl_ms = int.from_bytes(data[TTL])
-        if mutable.age_ms + transit_ms >= ttl_ms:
-            return "expired"
         if self.queued_bytes + len(data) > self.env.settings.relay_queue_bytes:
             return "busy"
-        if not self._routes.knows(data) and not self._may_relay(data):
+        if not self._routes.knows(data) and not self.relaying.consents(data):
             return "refused"
-        return ""
+        return "" if self.relaying.affords(data) else "quota"
 
     def _was_here(self, key: bytes) -> bool:
         """Whether this (attempt, msg_id, source) was relayed of late. Two generations of
         `hop_keep_s` each, as long as an upstream hop may still send it another way."""
         return key in self._seen or key in self._seen_before
-
-    def _may_relay(self, data: bytes) -> bool:
-        """This stack's own word on relaying (`relay` in its settings and its record)."""
-        relay = self.env.settings.relay
-        source, destination = data[SOURCE], data[DESTINATION]
-        if relay == "peers":
-            link_to = self._neighbours.link_to
-            return link_to(source) is not None or link_to(destination) is not None
-        return relay == "members" and self._replica.has(source)
 
     def _release(self, lane: Lane, seq: int, code: str, visited: tuple[bytes, ...] = ()) -> None:
         lane.release(seq, code, visited)
@@ -447,7 +446,8 @@ class Forwarding:
         self._pump(lane)
         late, old = lane.oldest_unacked(), lane.oldest_kept()
         kept_s = old[1].sent_at + keep_s if old else inf
-        late_s = late[1].sent_at + timeout_s if late else inf
+        # While something is kept, what is sent from now on has no timer of its own.
+        late_s = (late[1].sent_at if late else now if old else inf) + timeout_s
         next_s = min(kept_s, late_s, lane.starved_at + timeout_s)
         lane.timed = next_s < inf
         if lane.timed:

@@ -109,6 +109,7 @@ class Node:
         self.rights = Rights(
             env, self.trust, self.clock, replica=self.replica, cis=self.cis, saved=saved
         )
+        self.forwarding.relaying.is_own = self.rights.is_own
         self.trust.key_epoch_of = self._key_epoch_of
         self.trust.introduces = self.rights.is_introducer
         self.invites = Invites(env, self.trust, self.rights, self.clock, saved)
@@ -230,6 +231,7 @@ class Node:
             ev.ReplyChunk: self.deliveries.reply_chunk,
             ev.ReplyDone: self.deliveries.reply_done,
             ev.ReplyFailed: self.deliveries.reply_failed,
+            ev.BodyDone: self.durable.on_body_done,
         }
 
     def _message_table(self) -> dict[type, Callable[[LinkId, Any], None]]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tektonmesh.core.durable import Durable
 
 CANCEL_WITHIN_S = 10.0
-DURABLE_OPTIONS = {"durable": None, "key": None}.keys()
+DURABLE_OPTIONS = {"durable": None, "key": None, "large": None}.keys()
 GONE = (StackState.LEFT, StackState.DEREGISTERED)
 """What a stack is when there is nothing to wait for."""
 
@@ -119,7 +119,9 @@ class Requests:
         timeout_s = min(wanted_s, settings.request_timeout_max_s)
         if self._durable is not None and (command.options.keys() & DURABLE_OPTIONS):
             if stack != self.env.me:
-                act = Act("message", ci, caller_ci=command.sender, size=len(command.body))
+                large = command.options.get("large")
+                size = len(command.body) if large is None else large.size
+                act = Act("message", ci, caller_ci=command.sender, size=size)
                 self._deliveries.rights.require_use(stack, act)
             self._durable.accept(command, stack, ci, timeout_s)
         elif stack == self.env.me:
@@ -141,6 +143,9 @@ class Requests:
     def chunks_taken(self, event: ChunksTaken) -> None:
         """The caller reads on: its CI may say more."""
         pending = self._tickets.get(event.ticket)
+        durable, round_trip_s = self._durable, self._forwarding.round_trip_s
+        if pending is None and durable is not None and durable.readers.taken(event, round_trip_s):
+            return
         if pending is None:
             self._deliveries.chunks_taken_local(event)
             return

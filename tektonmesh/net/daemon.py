@@ -44,6 +44,7 @@ from tektonmesh.net.lock import locked_home
 from tektonmesh.net.notices import Item, Notices
 from tektonmesh.net.reach import Reach
 from tektonmesh.net.rounds import Rounds
+from tektonmesh.net.spool import Spool
 from tektonmesh.net.store import Store
 from tektonmesh.net.tokens import Tokens
 from tektonmesh.net.wallclock import tell_wall_time, wall_s
@@ -59,10 +60,11 @@ GOODBYE_S = 1.0
 
 
 class Attached(NamedTuple):
-    """The two hands of a connection that takes messages for local CIs. Neither may wait."""
+    """The hands of a connection that takes messages for local CIs. None may wait."""
 
     deliver: Callable[[fx.Deliver], None]
     cancel: Callable[[fx.CancelDelivery], None]
+    kept: Callable[[fx.ReplyKept], None]
 
 
 class Daemon:
@@ -111,8 +113,18 @@ class Daemon:
         near_only = config.lan and config.secret == (LAN_TEST_SECRET,)
         inject, spawn = self._drive.inject, self._spawn
         self._asks = Asks(inject)
+        node_settings = self.node.env.settings
+        self.spool = Spool(
+            config.home,
+            size_max=node_settings.large_body_max,
+            bytes_max=node_settings.large_bodies_bytes,
+            inject=inject,
+            spawn=spawn,
+        )
+        self.spool.begin(self.node.durable.holds)
         self.reach = Reach(config.allow_endpoint_hosts, own_socket=config.socket)
         self._endpoints = Endpoints(inject, self.reach, spawn)
+        self._endpoints.file = self.spool.file
         self._health = HealthChecks(inject, self.reach, spawn)
         rounds = self._drive.rounds
         problem = self.notices.problem
@@ -181,10 +193,11 @@ class Daemon:
         self,
         deliver: Callable[[fx.Deliver], None],
         cancel: Callable[[fx.CancelDelivery], None],
+        kept: Callable[[fx.ReplyKept], None] = lambda _effect: None,
     ) -> int:
         """A connection that can take messages; the number is for `RegisterCi.connection`."""
         connection = next(self._connections)
-        self._attached[connection] = Attached(deliver, cancel)
+        self._attached[connection] = Attached(deliver, cancel, kept)
         return connection
 
     def detach(self, connection: int) -> None:
@@ -257,6 +270,8 @@ class Daemon:
             fx.WatchEndpoint: self._health.watch,
             fx.Notice: self.auditing.notice,
             fx.Audit: self.auditing.entry,
+            fx.BodyAct: self.spool.act,
+            fx.ReplyKept: self._reply_kept,
         }
 
     def _deliver(self, effect: fx.Deliver) -> None:
@@ -285,6 +300,11 @@ class Daemon:
         else:
             self._endpoints.cancel(effect)
 
+    def _reply_kept(self, effect: fx.ReplyKept) -> None:
+        attached = self._attached.get(self._deliveries.get(effect.delivery, 0))
+        if attached is not None:
+            attached.kept(effect)
+
     # --- starting and stopping -------------------------------------------------------------------
 
     def _start(self, nursery: trio.Nursery) -> None:
@@ -303,6 +323,7 @@ class Daemon:
         self._keep("wall clock", tell_wall_time, inject)
         self._keep("watchdog", keep_beating, self._drive.beat)
         self._keep("keys", self._credentials.keep_renewing)
+        self._keep("bodies", self.spool.keep_tidy, self.node.durable.holds)
         if self.config.mdns:
             self._keep("discovery", mdns.keep_discovering, self._card, self._seen)
 
@@ -442,12 +463,17 @@ def settings_of(
         allowed_ids=tuple(parse_id(text) for text in config.allow),
         share_default=config.share_default,
         relay=config.relay,
+        padding=config.padding,
         # Where the secret alone does not admit, it still opens the door to the pending list.
         extra={
             "admission": "secret" if config.admission == "secret" else "approve",
             "version": __version__,
         },
     )
+    for kind in ("relay_per_s", "relay_bytes_per_s"):
+        limit = getattr(config, kind)
+        if limit is not None:
+            settings = replace(settings, **{kind: limit, f"foreign_{kind}": limit})
     if config.lease_s is not None:
         # A lease holds for three signs of life unless somebody says otherwise.
         third = config.lease_s / 3.0

@@ -53,6 +53,10 @@ async def message(call: Call) -> dict[str, Any]:
     return call.operations.message({"id": call.place["id"]})
 
 
+async def explain_message(call: Call) -> dict[str, Any]:
+    return call.operations.explain({"id": call.place["id"]})
+
+
 async def audit(call: Call) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = await call.operations.acts["audit"]({}, call.caller)
     return found
@@ -161,6 +165,14 @@ ROUTES = (
         message,
         "What became of a message that was sent from here.",
         answer="MessageHistory",
+        errors=("not_found",),
+    ),
+    Route(
+        "GET",
+        "/api/messages/{id}/explain",
+        explain_message,
+        "Where a message is, each copy of it, its receipt, and what it waits for and why.",
+        answer="Object",
         errors=("not_found",),
     ),
     Route("GET", "/api/audit", audit, "The newest entries of the audit log.", answer="[Object]"),

@@ -228,6 +228,7 @@ SCHEMAS: dict[str, Schema] = {
         **{"from": _text()},
         timeout_s=_number(),
     ),
+    "HandedIn": _object("body_ref size", body_ref=_text("Its name, good once."), size=_number()),
     "Reply": _object(
         "id",
         response=_text("The body as text."),
