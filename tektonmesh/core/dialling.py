@@ -186,7 +186,8 @@ class Dialling:
         elif stack_id in self._linked and self._neighbours.edge(stack_id) is None:
             # Closed on purpose by either end: dialled again, it would only be closed again.
             del self._linked[stack_id]
-            self._let_go[stack_id] = self._env.after(LET_GO_S)
+            if not self._has_left(stack_id):  # who left and comes back wants its links again
+                self._let_go[stack_id] = self._env.after(LET_GO_S)
             self._fill()
         elif stack_id in self._linked:
             # Suspect counts as lost here: the redial starts before the verdict.

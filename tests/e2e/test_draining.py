@@ -26,10 +26,17 @@ def relay_of(a: Stack, target: str) -> str:
     return str(json.loads(sent.out)["path"][1])
 
 
+def linked_with(stack: Stack) -> set[str]:
+    return {link["stack"] for link in stack.status()["links"] if link["state"] == "up"}
+
+
 def restart(mesh: Mesh, stack: Stack) -> None:
-    """Stop it by SIGTERM, start it, and wait until it is linked again."""
+    """Stop it by SIGTERM, start it, and wait until it is linked with all as before: until then it
+    is no second way for anybody."""
+    peers = linked_with(stack)
     assert stack.stop() == 0
     stack.start()
+    wait_until("linked as before", lambda: linked_with(stack) >= peers, within_s=10)
     mesh.wait_all_see(list(mesh.stacks.values()))
 
 

@@ -477,6 +477,20 @@ def test_a_peer_that_left_is_not_dialled() -> None:
     assert dials(rig.advance(60.0)) == []
 
 
+def test_a_peer_that_left_and_is_back_is_dialled_soon_although_others_lead_there() -> None:
+    rig = seeded("b:1")
+    links = {name: rig.link_up(name, addresses=(f"{name}:1",)) for name in "bc"}
+    rig.publish("c", {"a": 3, "b": 3}, addresses=["c:1"])
+    rig.publish("b", {"a": 3, "c": 3}, addresses=["b:1"])
+    rig.advance(20.0)
+    rig.publish("b", status=Status.LEFT)
+    rig.neighbours.on_bye(links["b"], Bye("leaving", "This stack leaves."))
+    rig.advance(2.0)
+    rig.take()
+    rig.publish("b", {"c": 3}, addresses=["b:1"])
+    assert "b:1" in dials(rig.advance(10.0))
+
+
 def test_live_stacks_without_a_path_are_looked_for_by_lot() -> None:
     rig = seeded()
     for name in "bcd":
