@@ -32,6 +32,7 @@ from tektonmesh.core.offers import Offers
 from tektonmesh.core.outbox import Outbox
 from tektonmesh.core.outcomes import COLLECT_MAX
 from tektonmesh.core.outgoing import Outgoing
+from tektonmesh.core.parking import Parking
 from tektonmesh.core.policy import Act
 from tektonmesh.core.pulls import Pulls
 from tektonmesh.core.replica import Change
@@ -82,6 +83,8 @@ class Durable(Voice):
         self._forwarding = forwarding
         self._answering: Answering = deliveries.answering
         deliveries.arrivals.durable = self.on_request
+        self.parking = Parking(env, clock, forwarding=forwarding, courier=self.courier)
+        self.parking.wire(self, deliveries.sealer, deliveries.rights.is_own)
         cis.came = self._ci_came
         cis.went = self.known.went
 
@@ -90,10 +93,12 @@ class Durable(Voice):
         self.known.load(saved)
         self.outbox.load(saved)
         self.inbox.load(saved)
+        self.parking.load(saved)
 
     def start(self) -> None:
         self.outbox.start()
         self.inbox.start()
+        self.parking.start()
 
     def accept(self, command: SendMessage, stack: StackId, ci: str, timeout_s: float) -> None:
         """A durable message, or one with an idempotency key, from a caller here; its answer
@@ -102,6 +107,9 @@ class Durable(Voice):
         if stack == self.env.me and (key_of(ci), False) not in self.known:
             raise DeliveryError(f"There is no CI '{ci}' on this stack.", code="not_found")
         self.outbox.accept(command, stack, ci, timeout_s)
+        item = self.outbox.of_ticket(command.ticket)
+        if item is not None and command.options.get("may_park") and stack != self.env.me:
+            self.parking.watch(item)
 
     def draining(self) -> None:
         """Accept no more and hand out no more; what arrives waits on the disk."""
@@ -222,6 +230,17 @@ class Durable(Voice):
     def _say(self, kind: Kind, key: Key, body: Body) -> None:
         self._answering.say(kind, key[0], key[1], body, ttl_s=NACK_WITHIN_S)
 
+    def arrive(self, envelope: Envelope, body: Body) -> bool:
+        """A durable message that a parker kept, opened; whether it is known here durably."""
+        self.on_request(envelope, body)
+        return self.inbox.knows((envelope.header.source, envelope.header.msg_id))
+
+    def ask_reseal(self, to: StackId, msg_id: bytes) -> None:
+        self._answering.ask_reseal(to, msg_id)
+
+    def say_parked(self, kind: Kind, to: StackId, reply_to: bytes, body: Body) -> None:
+        self._answering.say(kind, to, reply_to, body | {"pk": True}, ttl_s=NACK_WITHIN_S)
+
     # --- at the origin ---------------------------------------------------------------------------
 
     def on_answer(self, envelope: Envelope) -> None:
@@ -235,6 +254,9 @@ class Durable(Voice):
         item = self.outbox.find(header.reply_to)
         if item is not None and item.stack == header.source:
             self._take(item, header.kind, body)
+        elif body.get("pk") is True:
+            has_it = header.kind == Kind.RECEIPT
+            self.parking.on_answer(header.source, header.reply_to, has_it=has_it)
         elif body.get("rr") is True:
             self.inbox.confirmed((header.source, header.reply_to))
         elif self.outbox.is_ending(header.reply_to):

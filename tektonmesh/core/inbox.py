@@ -122,6 +122,13 @@ class Inbox:
     def held_bytes(self) -> int:
         return self._bytes
 
+    def knows(self, key: Key) -> bool:
+        """Whether a message is known here durably: taken, refused for good, or ended."""
+        item = self._items.get(b"".join(key))
+        if item is not None:
+            return item.stage is not Stage.WRITING
+        return time_of(key[1]) < self._lows.get(key[0], 0)
+
     def with_id(self, msg_id: bytes) -> list[Incoming]:
         """For people: the messages of this id, whoever sent them. Looks at every mark."""
         return [item for item in self._items.values() if item.key[1] == msg_id]

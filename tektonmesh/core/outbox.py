@@ -31,6 +31,7 @@ from tektonmesh.core.outgoing import (
     EXPIRED,
     FAILED,
     OVERHEAD,
+    PARKED,
     RECEIVED,
     Ended,
     Letter,
@@ -112,6 +113,10 @@ class Outbox:
         """The names of those that are still needed."""
         held = (item.letter.large for item in self._open.values())
         return (large.name for large in held if large is not None)
+
+    def of_ticket(self, ticket: int) -> Outgoing | None:
+        """The message that this caller waits for."""
+        return self._tickets.get(ticket)
 
     def is_ending(self, msg_id: bytes) -> bool:
         """Whether its end is known but could still be lost: then nobody may be told of it."""
@@ -377,6 +382,11 @@ class Outbox:
         self._seen(item)
         self._courier.arrived(item)
         self.note(item, RECEIVED)
+        self.env.save(NEWS, item.msg_id, pack_row(self.env, item.transitions[1:]))
+
+    def on_parked(self, item: Outgoing) -> None:
+        """Another stack keeps it as well."""
+        self.note(item, PARKED)
         self.env.save(NEWS, item.msg_id, pack_row(self.env, item.transitions[1:]))
 
     def on_answer(self, item: Outgoing, content_type: str, body: bytes, trace: bytes) -> None:

@@ -26,6 +26,7 @@ OVERHEAD = 512
 """What a message occupies besides its body, about."""
 
 ACCEPTED, SENT, RECEIVED = "accepted", "sent", "received"
+PARKED = "parked"
 ANSWERED, FAILED, EXPIRED = "answered", "failed", "expired"
 
 Transitions = list[list[Any]]
