@@ -4,6 +4,8 @@ import hashlib
 import json
 import random
 
+import pytest
+
 from tektonmesh.sync import Client
 from tests.e2e.lab import a_lab
 from tests.e2e.side_by_side import measure
@@ -42,6 +44,7 @@ def test_a_body_of_a_mebibyte_reaches_its_ci_over_two_hops(mesh: Mesh) -> None:
     wait_until("no file is left", lambda: files(a) == files(b) == [], within_s=5)
 
 
+@pytest.mark.failure("body-beside-tokens")
 def test_a_body_beside_a_stream_of_tokens_keeps_none_of_them_waiting_long(mesh: Mesh) -> None:
     """10 MB here; `./scripts/beside` has the 200 MB, and a limit of 20 ms on a quiet machine."""
     with a_lab("side") as lab:
