@@ -56,6 +56,7 @@ class Arrivals:
         self._allowances: dict[StackId, Allowance] = {}
         self.durable: Callable[[Envelope, Body], None] = lambda _envelope, _body: None
         """Takes those that are marked as durable."""
+        self.durable_credit: Callable[[Envelope, Body], None] = lambda _envelope, _body: None
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -237,7 +238,9 @@ class Arrivals:
     def on_credit(self, envelope: Envelope) -> str:
         """The origin takes more of a streamed reply."""
         body = self._opened(envelope)
-        if body is not None:
+        if body is not None and body.get("du") is True:
+            self.durable_credit(envelope, body)
+        elif body is not None:
             taken = self._answering.dedup.get((envelope.header.source, envelope.header.reply_to))
             if taken is not None and taken.asker is not None:
                 credit, have = (number_of(body, key, OFFSET_MAX) for key in ("cr", "off"))

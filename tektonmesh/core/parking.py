@@ -26,7 +26,8 @@ from tektonmesh.core.envelope import Envelope, Flags, Kind, parse
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
-from tektonmesh.core.outgoing import OVERHEAD, Outgoing
+from tektonmesh.core.outbox import NEWS
+from tektonmesh.core.outgoing import OVERHEAD, PARKED, Outgoing
 from tektonmesh.core.rows import drop_row, pack_row, read_rows
 from tektonmesh.core.sealing import Body, Copy, Sealer, bytes_of, number_of
 from tektonmesh.core.types import ID_SIZE, Saved, StackId
@@ -286,11 +287,16 @@ class Parking:
                 return
             watched.parked = True
             if self.is_open(watched.item):
-                self._outbox.on_parked(watched.item)
+                self._note(watched.item)
             self._forget(watched)
         elif parked is not None and parked.stack == source and has_it:
             self._courier.arrived(parked)
             self.let_go(parked)
+
+    def _note(self, item: Outgoing) -> None:
+        """Another stack keeps it as well."""
+        self._outbox.note(item, PARKED)
+        self.env.save(NEWS, item.msg_id, pack_row(self.env, item.transitions[1:]))
 
     # --- at the parker ---------------------------------------------------------------------------
 

@@ -65,6 +65,8 @@ class Requests:
         self._credits = Credits(env)
         self.shared: Callable[[StackId, str], dict[str, Any] | None] = _nothing_shared
         """The record of a CI that a stack shares with this one alone; told by `core/sharing`."""
+        self.at_fault: Callable[[StackId, str], None] = lambda _stack, _detail: None
+        """Told of a stack that broke the protocol of a message, and how."""
         self.copies = Copies(env, self, graph, forwarding, self._sealer)
         self._tracing = Tracing(env, names, forwarding, deliveries)
         self._replies = Replies(env, self, forwarding, deliveries)
@@ -141,6 +143,9 @@ class Requests:
     def chunks_taken(self, event: ChunksTaken) -> None:
         """The caller reads on: its CI may say more."""
         pending = self._tickets.get(event.ticket)
+        durable, round_trip_s = self._durable, self._forwarding.round_trip_s
+        if pending is None and durable is not None and durable.readers.taken(event, round_trip_s):
+            return
         if pending is None:
             self._deliveries.chunks_taken_local(event)
             return
