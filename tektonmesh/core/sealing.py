@@ -16,7 +16,8 @@ Bodies, by kind (docs/design/forwarding.md):
     TRACE_REPLY  tr, rep (reports of the hops)
     SHARED   as REQUEST, with k and h (key and hash of the shared part) for body and ct; then the
              shared part: body, ct, locked with that key
-    SHARE    v (version), cis (the records that are shared with this partner alone)
+    SHARE    v (version), cis (the records that are shared with this partner alone), uses (what it
+             may use: say, the CIs it may speak to; lists, by CI a digest of what that offers it)
     WITNESS  a question has nothing, its answer n, h, at (the end of the asker's audit log)
 What durable messages add is listed in `durable`.
 """

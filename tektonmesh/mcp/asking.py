@@ -14,10 +14,11 @@ from typing import Any
 from tektonmesh.api import validate
 from tektonmesh.errors import CODES, LocalError, MeshError
 from tektonmesh.mcp import calling, names
-from tektonmesh.mcp.catalogue import KEY_OF, Item
-from tektonmesh.mcp.federation import Entry
+from tektonmesh.mcp.catalogue import KEY_OF, Item, definition_hash
+from tektonmesh.mcp.federation import Entry, speaks
 from tektonmesh.mcp.hub import Hub
-from tektonmesh.mcp.scopes import VERB, send_tool, speaks
+from tektonmesh.mcp.rules import VERB
+from tektonmesh.mcp.scopes import send_tool
 
 REF_SIZE_MAX = 2400
 METHODS = {"tools": "tools/call", "prompts": "prompts/get", "resources": "resources/read"}
@@ -32,7 +33,7 @@ class Asking:
 
     def listing(self, kind: str, params: Params) -> list[dict[str, Any]]:
         """`{"ci"?}`: the items of a kind, each `{"ref", "name", "ci", "state", "title",
-        "description", ...}`; `state` is "ok" or "changed"."""
+        "description", ...}`; `state` is "ok" or "changed", `hash` is what a grant may name."""
         wanted = validate.text(params, "ci", default="", size_max=REF_SIZE_MAX)
         federation = self._hub.federation
         if wanted:
@@ -67,6 +68,8 @@ class Asking:
             "title": item.get("title") or "",
             "description": item.get("description") or "",
         }
+        if kind == "tools" and not speaks(entry):
+            row["hash"] = definition_hash(item)
         more = ("inputSchema", "outputSchema", "annotations", "arguments", "mimeType")
         return row | {word: item[word] for word in more if word in item}
 
@@ -92,7 +95,7 @@ class Asking:
             said["arguments"] = arguments or {}
         try:
             result = await calling.call(
-                self._hub.daemon, entry.address, METHODS[kind], said, heard=_unheard
+                self._hub.daemon, entry.address, METHODS[kind], said, heard=calling.unheard
             )
         except calling.CallFailed as error:
             raise _mesh_error(error) from None
@@ -157,10 +160,6 @@ def difference(before: Item, after: Item) -> list[str]:
         for one in (before, after)
     )
     return [line.rstrip("\n") for line in difflib.unified_diff(old, new, "pinned", "now", n=1)]
-
-
-async def _unheard(_method: str, _params: dict[str, Any]) -> None:
-    """Progress is for hosts."""
 
 
 def _unknown(ref: str) -> LocalError:

@@ -68,6 +68,10 @@ async def call(
         raise failed(error, address, number) from None
 
 
+async def unheard(_method: str, _params: dict[str, Any]) -> None:
+    """Progress is for hosts."""
+
+
 async def _result(
     daemon: Streaming, make: Callable[[int], ev.SendMessage], heard: Heard
 ) -> dict[str, Any]:

@@ -19,8 +19,10 @@ METHODS = (
     "prompts/get",
     "completion/complete",
     "subscriptions/listen",
+    CATALOGUE := "catalogue",
 )
-"""What may be called across the mesh. Lists are read from the catalogue instead."""
+"""What may be called across the mesh. Lists are read from the catalogue instead, which is a method
+of ours where it is not gossiped."""
 
 ALIVE = b'{"alive":true}\n'
 ALIVE_S = 10.0

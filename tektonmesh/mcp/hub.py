@@ -19,11 +19,11 @@ from mcp.server.transport_security import TransportSecuritySettings
 from tektonmesh.api.mcplink import McpLink
 from tektonmesh.errors import LocalError
 from tektonmesh.mcp import calling
-from tektonmesh.mcp.federation import Entry, Federation, kinds_that_differ
+from tektonmesh.mcp.federation import Entry, Federation, kinds_that_differ, speaks
 from tektonmesh.mcp.gateway import About, Gateway, Ties
 from tektonmesh.mcp.mesh_tools import MeshTools
 from tektonmesh.mcp.pins import Pins
-from tektonmesh.mcp.scopes import Everything, OneCi, Scope, speaks, wants_of
+from tektonmesh.mcp.scopes import Everything, OneCi, Scope, wants_of
 from tektonmesh.mcp.servers import Servers
 from tektonmesh.mcp.serving import Serving
 from tektonmesh.net.daemon import Daemon

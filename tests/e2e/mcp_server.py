@@ -42,6 +42,7 @@ TOOLS = {
         tool("change", "Change what a tool says of itself.", name=TEXT, description=TEXT),
         tool("touch", "Change the note.", text=TEXT),
         tool("die", "End this process."),
+        tool("look", "Read the note.") | {"annotations": {"readOnlyHint": True}},
     )
 }
 MALFORMED: list[Any] = [
@@ -72,6 +73,8 @@ def call(number: Any, params: dict[str, Any]) -> Any:
     name, given = params["name"], params.get("arguments") or {}
     if name == "echo":
         return given["text"]
+    if name == "look":
+        return note[0]
     if name == "wait":
         token = (params.get("_meta") or {}).get("progressToken")
         for done in range(600):
