@@ -87,9 +87,11 @@ class McpDoor:
         found: list[dict[str, Any]] = (await self._asking()).listing(kind, params)
         return found
 
-    async def call(self, params: Params, _caller: Caller) -> dict[str, Any]:
-        """`{"ref", "arguments"?}`: call a tool, get a prompt or read a resource."""
-        found: dict[str, Any] = await (await self._asking()).call(params)
+    async def call(self, params: Params, caller: Caller) -> dict[str, Any]:
+        """`{"ref", "arguments"?, "from"?, "token"?, "within"?}`: call a tool, get a prompt or read
+        a resource; `within` is the id of the call that it is made for."""
+        sender = self._operations.sender_of(params, caller)
+        found: dict[str, Any] = await (await self._asking()).call(params, sender)
         return found
 
     async def approve(self, params: Params, caller: Caller) -> dict[str, Any]:

@@ -360,7 +360,7 @@ class Operations:
         )
         assert timeout_s is not None
         content_type = validate.text(params, "content_type", default=TEXT, size_max=100)
-        sender = self._sender(params, caller)
+        sender = self.sender_of(params, caller)
         for key in ("idempotency_key", "durable"):
             if stream and params.get(key):
                 raise validate.field_error(key, "is not taken with a streamed reply")
@@ -377,7 +377,7 @@ class Operations:
             ticket, target, body, content_type, sender, timeout_s, stream, options
         )
 
-    def _sender(self, params: Params, caller: Caller) -> str:
+    def sender_of(self, params: Params, caller: Caller) -> str:
         """Whom the message is from: a connection speaks for the CIs it attached; for another CI
         of this stack it takes that one's token."""
         named = validate.text(params, "from", default="", size_max=TARGET_SIZE_MAX)

@@ -182,7 +182,9 @@ class SetCatalogue:
 @frozen
 class SendMessage:
     """Send to a CI, local or remote; the answer is the reply. `stream` asks for `AnswerChunk`s.
-    `sender` is the local CI that sends, or empty for a person."""
+    `sender` is the local CI that sends, or empty for a person. Of the options, a call of MCP has
+    `id`, as `Sealer.new_id` makes them, `act`, what it does in the words of the policy, and
+    `within`, the id of the call that it is made for."""
 
     ticket: int
     target: str

@@ -145,6 +145,8 @@ class Rights:
             "side": side,
             "rule": verdict.deciding.name,
         }
+        if act.depth:
+            data["depth"] = act.depth
         if verdict.code:
             data["code"] = verdict.code
         self.env.audit("allow" if verdict.allowed else "deny", **data)

@@ -7,7 +7,8 @@ source in the header is the stack that sealed it. It decides nothing about deliv
 
 Bodies, by kind (docs/design/forwarding.md):
     REQUEST  to, from (CI names), ct, body, left (ms to answer in), st (stream), nr (no reply),
-             cr (with st: up to which byte of the reply may be sent)
+             cr (with st: up to which byte of the reply may be sent); of a call of MCP also dp (how
+             many calls led to it), sg (its stack's signature, `assertions`)
     REPLY    body, ct, off (where `body` begins in the whole reply), tr (trace of the request),
              ld (messages that the CI has in hand)
     CHUNK    data, off            RECEIPT  tr, ld         CANCEL   nothing

@@ -17,7 +17,7 @@ from tektonmesh.mcp import calling, names
 from tektonmesh.mcp.catalogue import KEY_OF, Item, definition_hash
 from tektonmesh.mcp.federation import Entry, speaks
 from tektonmesh.mcp.hub import Hub
-from tektonmesh.mcp.rules import VERB
+from tektonmesh.mcp.rules import VERB, Use
 from tektonmesh.mcp.scopes import send_tool
 
 REF_SIZE_MAX = 2400
@@ -75,8 +75,9 @@ class Asking:
 
     # --- calls -----------------------------------------------------------------------------------
 
-    async def call(self, params: Params) -> dict[str, Any]:
-        """`{"ref", "arguments"?}`: the result of a tool as its CI gave it. Raises MeshError."""
+    async def call(self, params: Params, sender: str = "") -> dict[str, Any]:
+        """`{"ref", "arguments"?, "within"?}`: the result of a tool as its CI gave it, called by the
+        CI `sender` or a person. Raises MeshError."""
         entry, kind, item = self._find(params, ("tools", "prompts", "resources"))
         arguments = params.get("arguments")
         if arguments is not None and not isinstance(arguments, dict):
@@ -90,12 +91,18 @@ class Asking:
                 code="refused",
                 hint="Look at it with `tektonmesh tools approve`.",
             )
+        within = _call_id(params)
         said: dict[str, Any] = {KEY_OF[kind]: item[KEY_OF[kind]]}
         if kind != "resources":
             said["arguments"] = arguments or {}
         try:
             result = await calling.call(
-                self._hub.daemon, entry.address, METHODS[kind], said, heard=calling.unheard
+                self._hub.daemon,
+                entry.address,
+                METHODS[kind],
+                said,
+                heard=calling.unheard,
+                caller=calling.Calling(sender, Use(kind, str(said[KEY_OF[kind]])).verb, within),
             )
         except calling.CallFailed as error:
             raise _mesh_error(error) from None
@@ -138,6 +145,14 @@ class Asking:
                 if found is not None and federation.may(VERB[kind], one, str(found[KEY_OF[kind]])):
                     return one, kind, found
         raise _unknown(ref)
+
+
+def _call_id(params: Params) -> bytes:
+    given = validate.text(params, "within", default="", size_max=64)
+    try:
+        return bytes.fromhex(given)
+    except ValueError:
+        raise validate.field_error("within", "must be the id of a call") from None
 
 
 def _item_of(entry: Entry, kind: str, key: str, ref: str) -> Item | None:

@@ -32,7 +32,7 @@ from pydantic import ValidationError
 
 from tektonmesh import __version__
 from tektonmesh.api.tasks import helpers
-from tektonmesh.mcp import calling
+from tektonmesh.mcp import calling, rules
 from tektonmesh.mcp.mesh_tools import MeshTools
 from tektonmesh.mcp.scopes import Scope, Shown, rewritten
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 ROUNDS_MAX = 10
 """How often one call of an old host may ask back."""
 LIST_TTL_MS = 1000
-CALLER = "tektonmesh/caller"
 _ENVELOPE = "io.modelcontextprotocol/"
 _LIST_KEYS = {
     "tools/list": ("tools", "tools"),
@@ -282,7 +281,10 @@ class Gateway:
             await self._pass_on(ctx, what, about)
 
         try:
-            result = await calling.call(self._daemon, entry.address, method, params, heard=heard)
+            caller = calling.Calling(act=rules.act_of(method, params))
+            result = await calling.call(
+                self._daemon, entry.address, method, params, heard=heard, caller=caller
+            )
         except calling.CallFailed as error:
             raise MCPError(error.code, error.message, error.data) from None
         if not entry.local:

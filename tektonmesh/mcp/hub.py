@@ -191,6 +191,7 @@ class Hub:
                             "subscriptions/listen",
                             params,
                             heard=heard,
+                            caller=calling.Calling(act=f"resource.read:{uri}"),
                         )
                     except calling.CallFailed:
                         await trio.sleep(LISTEN_PAUSE_S)

@@ -64,6 +64,11 @@ def uses_of(method: str, params: dict[str, Any]) -> list[Use]:
     return [Use("resources", str(ref.get("uri")))]
 
 
+def act_of(method: str, params: dict[str, Any]) -> str:
+    """What a call does, for the audit log of the caller's stack. Raises as `uses_of`."""
+    return uses_of(method, params)[0].verb
+
+
 def listened_to(params: dict[str, Any]) -> list[str]:
     """The resources of which a call wants to hear. Raises MCPError for anything else."""
     filters = params.get("notifications")

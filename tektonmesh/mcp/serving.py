@@ -96,8 +96,7 @@ class Serving:
         talk.end(line)
 
     async def _outcome(self, effect: fx.Deliver, source: str, talk: Talk) -> bytes:
-        call = frames.unpack_call(effect.body)
-        method, params = call["method"], call["params"]
+        method, params = frames.unpack_call(effect.body)
         own = self._is_own(source)
         server = self._servers.get(effect.ci)
         if method != frames.CATALOGUE and not own:
@@ -107,7 +106,8 @@ class Serving:
         with self._counted(source, free=own or method == "subscriptions/listen"):
             if method == frames.CATALOGUE:
                 return frames.result_line(await self._catalogue(server, source))
-            return await self._line(server, call, source, talk)
+            params = _with_caller(params, effect, source)
+            return await self._line(server, method, params, source=source, talk=talk)
 
     async def _catalogue(self, server: Server, source: str) -> dict[str, Any]:
         """What of a CI's catalogue the caller's stack may know."""
@@ -143,9 +143,10 @@ class Serving:
             if not self._open[source]:
                 del self._open[source]
 
-    async def _line(self, server: Server, call: dict[str, Any], source: str, talk: Talk) -> bytes:
+    async def _line(
+        self, server: Server, method: str, params: dict[str, Any], *, source: str, talk: Talk
+    ) -> bytes:
         """The last line of a call."""
-        method, params = call["method"], call["params"]
         async with helpers() as nursery:
             nursery.start_soon(talk.stay_alive)
             if method == "subscriptions/listen":
@@ -179,6 +180,7 @@ class Serving:
             size=len(effect.body),
             tool_hash=definition_hash(tool) if tool is not None else "",
             effects=not rules.reads_only(tool),
+            depth=effect.depth,
             ref=effect.msg_id.hex(),
             listing=listing,
         )
@@ -253,6 +255,15 @@ class Serving:
         for name, uris, talk in list(self._listeners.values()):
             if name == ci.lower() and uri in uris:
                 talk.say(frames.notification_line("notifications/resources/updated", {"uri": uri}))
+
+
+def _with_caller(params: dict[str, Any], effect: fx.Deliver, source: str) -> dict[str, Any]:
+    """The call as its server gets it: who makes it, by the word of the calling stack, and not by
+    anything that the caller itself put in that place."""
+    meta = params.get("_meta")
+    ci = effect.sender.rpartition("@")[0]
+    about = {"ci": ci, "stack": source, "depth": effect.depth, "call": effect.msg_id.hex()}
+    return params | {"_meta": (meta if isinstance(meta, dict) else {}) | {frames.CALLER: about}}
 
 
 class Talk:

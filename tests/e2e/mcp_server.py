@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -42,6 +43,8 @@ TOOLS = {
         tool("change", "Change what a tool says of itself.", name=TEXT, description=TEXT),
         tool("touch", "Change the note.", text=TEXT),
         tool("die", "End this process."),
+        tool("onward", "Call another tool.", socket=TEXT, ref=TEXT, given={"type": "object"}),
+        tool("caller", "Say who calls."),
         tool("look", "Read the note.") | {"annotations": {"readOnlyHint": True}},
     )
 }
@@ -75,6 +78,10 @@ def call(number: Any, params: dict[str, Any]) -> Any:
         return given["text"]
     if name == "look":
         return note[0]
+    if name == "caller":
+        return json.dumps(params["_meta"]["tektonmesh/caller"])
+    if name == "onward":
+        return onward(given, params["_meta"]["tektonmesh/caller"]["call"])
     if name == "wait":
         token = (params.get("_meta") or {}).get("progressToken")
         for done in range(600):
@@ -98,6 +105,19 @@ def call(number: Any, params: dict[str, Any]) -> Any:
     elif name == "die":
         os._exit(3)
     return "done"
+
+
+def onward(given: dict[str, Any], within: str) -> str:
+    """Call a tool of the mesh by the daemon's own methods, and say for which call that is."""
+    said = {"ref": given["ref"], "arguments": given["given"], "within": within}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "call", "params": said}
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(given["socket"])
+        link.sendall(json.dumps(asked).encode() + b"\n")
+        heard = json.loads(link.makefile().readline())
+    if "error" in heard:
+        return json.dumps(heard["error"])
+    return str(heard["result"]["content"][0]["text"])
 
 
 def answer(method: str, number: Any, params: dict[str, Any]) -> dict[str, Any] | None:

@@ -115,7 +115,7 @@ def test_a_call_past_the_lists_is_answered_by_the_owner_as_one_to_what_is_missin
     told = []
     for name in (DENIED, MISSING):
         params = {"name": name, "arguments": {}}
-        body = json.dumps({"method": "tools/call", "params": params, "call": "1", "caller": {}})
+        body = json.dumps({"method": "tools/call", "params": params})
         kind = "application/vnd.tektonmesh.mcp+json"
         answer = east.rpc("send", to="tool@west", body=body, content_type=kind)
         told.append(answer["body"].replace(name, "it"))
