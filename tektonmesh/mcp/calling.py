@@ -88,8 +88,8 @@ async def call(
 def _without_caller(params: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     """What is said to the owner, and the call that this one is made for, which stays here: the
     owner is told by this stack who calls, and not by the caller."""
-    meta = params.get("_meta")
-    if not isinstance(meta, dict) or frames.CALLER not in meta:
+    meta = frames.meta_of(params)
+    if frames.CALLER not in meta:
         return params, b""
     about = meta[frames.CALLER]
     told = about.get("call") if isinstance(about, dict) else None

@@ -8,7 +8,7 @@ would drop what they do not know.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tektonmesh.errors import RemoteError
@@ -49,6 +49,12 @@ def unpack_call(body: bytes) -> tuple[str, dict[str, Any]]:
     if method not in METHODS or not isinstance(params, dict):
         raise RemoteError("This is no call of MCP.")
     return str(method), params
+
+
+def meta_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request says of itself; empty if that is nothing."""
+    found = params.get("_meta")
+    return found if isinstance(found, dict) else {}
 
 
 def notification_line(method: str, params: dict[str, Any]) -> bytes:

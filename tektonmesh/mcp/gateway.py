@@ -32,7 +32,7 @@ from pydantic import ValidationError
 
 from tektonmesh import __version__
 from tektonmesh.api.tasks import helpers
-from tektonmesh.mcp import calling, rules
+from tektonmesh.mcp import calling, frames, rules
 from tektonmesh.mcp.mesh_tools import MeshTools
 from tektonmesh.mcp.scopes import Scope, Shown, rewritten
 
@@ -293,8 +293,7 @@ class Gateway:
 
     def _meta(self, ctx: Context, params: dict[str, Any], *, modern: bool) -> dict[str, Any]:
         """What is said of the host, in the newest dialect."""
-        given = params.get("_meta")
-        meta = dict(given) if isinstance(given, dict) else {}
+        meta = dict(frames.meta_of(params))
         if modern:
             return meta
         meta[types.PROTOCOL_VERSION_META_KEY] = LATEST_MODERN_VERSION

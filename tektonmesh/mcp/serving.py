@@ -196,8 +196,7 @@ class Serving:
             problem = self._problem_of(server, params)
             if problem:
                 return {"content": [{"type": "text", "text": problem}], "isError": True}
-        meta = params.get("_meta") if isinstance(params.get("_meta"), dict) else {}
-        assert isinstance(meta, dict)
+        meta = frames.meta_of(params)
         notify = talk.notifier(meta)
         capabilities = meta.get(CAPABILITIES)
         parking = server.parking
@@ -260,10 +259,9 @@ class Serving:
 def _with_caller(params: dict[str, Any], effect: fx.Deliver, source: str) -> dict[str, Any]:
     """The call as its server gets it: who makes it, by the word of the calling stack, and not by
     anything that the caller itself put in that place."""
-    meta = params.get("_meta")
     ci = effect.sender.rpartition("@")[0]
     about = {"ci": ci, "stack": source, "depth": effect.depth, "call": effect.msg_id.hex()}
-    return params | {"_meta": (meta if isinstance(meta, dict) else {}) | {frames.CALLER: about}}
+    return params | {"_meta": frames.meta_of(params) | {frames.CALLER: about}}
 
 
 class Talk:

@@ -82,7 +82,8 @@ def test_resources_come_under_uris_of_the_mesh_and_tell_of_their_changes(chain: 
             assert "mesh://c/tool/note%3A%2F%2Fone" in uris
             uri = "mesh://c/tool/note%3A%2F%2Fone"
             async with client.listen(resource_subscriptions=[uri]) as changes:
-                await trio.sleep(0.3)  # until the owner has been asked to tell
+                while "note://one" not in said(await client.call_tool("c__tool__listeners", {})):
+                    await trio.sleep(0.01)
                 await client.call_tool("c__tool__touch", {"text": "second"})
                 with trio.fail_after(5):
                     event = await anext(aiter(changes))
@@ -235,6 +236,44 @@ def test_two_stacks_with_the_same_tool_are_both_called(chain: Chain) -> None:
                 assert said(await client.call_tool(name, {"text": name})) == name
 
     run(act)
+
+
+def test_names_are_the_same_after_restarts_in_either_order(tmp_path: Path) -> None:
+    with a_mesh(tmp_path) as mesh:
+        a = mesh.private("a").start()
+        b, c = mesh.private("b", a).start(), mesh.private("c", a).start()
+        for stack in (b, c):
+            attach(stack, "tool", stack.name)
+            wait_until("listed", lambda s=stack: f"tool@{s.name}/look" in refs(a), within_s=15)
+        before = names_of(a)
+        assert len(before) == len(set(before.values())) and who_answers(a) == "bc"
+        for order in ((b, c), (c, b)):
+            for stack in order:
+                stack.kill()
+            for stack in order:
+                stack.start()
+                name = stack.name
+                wait_until("called", lambda n=name: who_answers(a, n) == n, within_s=20)
+            assert names_of(a) == before
+        a.stop()
+        a.run_arguments += ("--seed", b.seed, "--seed", c.seed)
+        a.start()
+        wait_until("the same names", lambda: names_of(a) == before, within_s=20)
+        wait_until("called", lambda: who_answers(a) == "bc", within_s=20)
+
+
+def names_of(stack: Stack) -> dict[str, str]:
+    return {tool["ref"]: tool["name"] for tool in stack.rpc("tools")}
+
+
+def who_answers(stack: Stack, names: str = "bc") -> str:
+    """The note of each stack's own server, read by the name that is on the list."""
+    with stack.connect() as link:
+        for number, name in enumerate(names):
+            link.say(id=number, method="call", params={"ref": f"{name}__tool__look"})
+        heard = {it["id"]: it for it in (link.hear() for _ in names)}
+    results = [heard[number].get("result", {}) for number in range(len(names))]
+    return "".join(it["content"][0]["text"] for it in results if it)
 
 
 @pytest.mark.hostile("tool-changed")
