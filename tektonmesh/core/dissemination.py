@@ -42,6 +42,9 @@ KNOWN_MAX = 512
 whose replica once agreed with ours is assumed to hold what we held before the news; where that is
 wrong it asks, which costs one round trip."""
 
+QUIET_S = 60.0
+"""After so long without a change refreshes shape the tree, since nothing else does. A guess."""
+
 WHOLE_MAX = 8192
 """Bytes of an owner that are sent at once to a link of which nothing is known; a guess."""
 
@@ -109,6 +112,7 @@ class Dissemination:
         self.replica = replica
         self._links: dict[LinkId, _Link] = {}
         self._unproven: dict[StackId, LinkId] = {}
+        self._changed_at = float("-inf")
         self._answer_watchers: list[Callable[[LinkId, StackId, Applied], None]] = []
         self.rtt_s: Callable[[LinkId], float] = _no_rtt
         """The round trip of a link in seconds; told by whoever measures it."""
@@ -183,10 +187,17 @@ class Dissemination:
         self._after(link, state, head, delta, result)
         if owner in state.wanted:
             del state.wanted[owner]
-        elif double:
+        elif double and self._shapes_tree(head, delta):
             self._prune(link, state)
         for callback in self._answer_watchers:
             callback(link, owner, result)
+
+    def _shapes_tree(self, head: Head, delta: Delta) -> bool:
+        """Whether a second copy says that its link is the slower one. A refresh waits at every hop
+        for a ping to ride with, so which copy of it is the second is chance: were its link pruned,
+        the next change would have to graft it again."""
+        changes = delta.base != head.content_version
+        return changes or self.env.now - self._changed_at > QUIET_S
 
     def _after(self, link: LinkId, state: _Link, head: Head, delta: Delta, result: Applied) -> None:
         owner = head.stack_id
@@ -303,6 +314,7 @@ class Dissemination:
         if change.kind == "refresh":
             self._refreshed(owner, held, change.link)
         else:
+            self._changed_at = self.env.now
             self._changed(owner, held)
         if change.kind == "new":
             self._ask_unproven()

@@ -1,12 +1,18 @@
-"""What a link costs: a damped round trip, put into coarse steps that seldom change.
+"""What a link costs: the least round trip of late, put into coarse steps that seldom change.
 
 Every change of a cost is a signed head that travels to every stack, so this module decides when a
 change is worth that. It leaves measuring to `neighbours` and adding costs up to `paths`.
+
+What delays a sample on a busy host, its scheduler and its queues, only ever adds. So the least of
+half a minute is the way itself, as in BBR's estimate of the propagation delay (Cardwell et al.,
+"BBR: Congestion-Based Congestion Control", 2016); the mean of sixteen daemons on two cores would
+have each of them sign six heads a minute for ever.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from math import inf
 
 HOP_MS = 2
@@ -22,8 +28,11 @@ SLACK_S = 0.003
 """And by how much at least: between near hosts a millisecond more is the scheduler, not the way.
 Each change of a cost is news for everybody. A guess."""
 
-STEADY_S = 10.0
-PAUSE_S = 5.0
+WINDOW_S = 30.0
+"""Of how long the least counts, some ten pings: so much later is a slower link dearer."""
+
+PAUSE_S = 10.0
+"""The least time between two changes. A link that became faster is cheaper within it."""
 
 
 def cost_ms(rtt_s: float) -> int:
@@ -33,46 +42,50 @@ def cost_ms(rtt_s: float) -> int:
 
 
 class LinkCost:
-    """The smoothed round trip of one link (SRTT of RFC 6298) and the cost derived from it.
+    """The smoothed round trip of one link (SRTT of RFC 6298), which timers go by, and the cost.
 
-    `ms` is the cost that others should see. It follows the first sample at once and later ones
-    only after they lay clearly in other buckets for 10 s, and at most every 5 s.
+    `ms` is the cost that others should see. It follows the first sample at once, and later ones
+    when the least of half a minute lies clearly in another bucket, at most every 10 s.
     """
 
-    __slots__ = ("_changed_at", "_outside_since", "measured", "ms", "srtt_s")
+    __slots__ = ("_changed_at", "_least", "measured", "ms", "srtt_s")
 
     def __init__(self) -> None:
         self.srtt_s = 0.0
         self.ms = cost_ms(0.0)
         self.measured = False
-        self._outside_since: float | None = None
+        self._least: deque[tuple[float, float]] = deque()
         self._changed_at = -inf
 
     def sample(self, rtt_s: float, now: float) -> bool:
         """Take one round trip in seconds; True when `ms` has changed."""
         assert rtt_s >= 0.0
+        least_s = self._least_of_late(rtt_s, now)
         if not self.measured:
             self.measured = True
             self.srtt_s = rtt_s
-            return self._change(now)
+            return self._change(least_s, now)
         self.srtt_s += (rtt_s - self.srtt_s) / 8.0
-        if not self._outside(rtt_s):
-            self._outside_since = None
+        if now - self._changed_at < PAUSE_S or not self._outside(least_s):
             return False
-        if self._outside_since is None:
-            self._outside_since = now
-        steady = now - self._outside_since >= STEADY_S
-        return steady and now - self._changed_at >= PAUSE_S and self._change(now)
+        return self._change(least_s, now)
+
+    def _least_of_late(self, rtt_s: float, now: float) -> float:
+        """`_least` holds (when, how long) of those samples that no later one undercuts."""
+        least = self._least
+        while least and least[-1][1] >= rtt_s:
+            least.pop()
+        least.append((now, rtt_s))
+        while least[0][0] < now - WINDOW_S:
+            least.popleft()
+        return least[0][1]
 
     def _outside(self, rtt_s: float) -> bool:
-        """Whether the sample and the smoothed value both left the bucket of `ms`, on one side and
-        by more than the margin. The smoothed value alone would keep one spike for a minute."""
-        least, most = min(rtt_s, self.srtt_s), max(rtt_s, self.srtt_s)
-        lowest, highest = max(0.0, least / MARGIN - SLACK_S), most * MARGIN + SLACK_S
+        """Whether a round trip left the bucket of `ms` by more than the margin."""
+        lowest, highest = max(0.0, rtt_s / MARGIN - SLACK_S), rtt_s * MARGIN + SLACK_S
         return cost_ms(lowest) > self.ms or cost_ms(highest) < self.ms
 
-    def _change(self, now: float) -> bool:
-        before, self.ms = self.ms, cost_ms(self.srtt_s)
-        self._outside_since = None
+    def _change(self, rtt_s: float, now: float) -> bool:
+        before, self.ms = self.ms, cost_ms(rtt_s)
         self._changed_at = now
         return self.ms != before

@@ -213,7 +213,7 @@ class NodeSettings:
     """Entries of the chronicle, some 400 bytes each; 0 keeps no evidence for people at all."""
 
     # Liveness and dialling.
-    ping_interval_s: float = 2.5
+    ping_interval_s: float = 3.5
     ping_busy_interval_s: float = 1.0
     suspect_min_s: float = 0.75
     down_after_s: float = 1.0

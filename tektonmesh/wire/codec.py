@@ -28,8 +28,8 @@ from tektonmesh.core.types import (
 from tektonmesh.errors import LocalError, RemoteError
 from tektonmesh.wire import limits
 
-_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
-_AS_THEY_ARE = (str, bytes, bool, type(None))
+_AS_THEY_ARE = frozenset((str, bytes, bool, int, type(None)))
+"""What the packer takes as it is, and refuses by itself where it is too large."""
 _pack_plain = msgpack.Packer(use_bin_type=True, strict_types=True).pack
 
 
@@ -38,7 +38,9 @@ def pack(value: Any) -> bytes:
     tuple, or dict with str or int keys, sorted as packed. Raises LocalError on anything else."""
     try:
         packed: bytes = _pack_plain(_Ordering().order(value, limits.DEPTH_MAX))
-    except (OverflowError, UnicodeEncodeError) as error:
+    except OverflowError:
+        raise LocalError("A number to pack has over 64 bits.") from None
+    except UnicodeEncodeError as error:
         raise LocalError(f"This value cannot be packed: {error}.") from None
     return packed
 
@@ -60,6 +62,8 @@ class _Ordering:
             if isinstance(value, dict):
                 return self._order_map(value, depth_left)
             self._count(len(value))
+            if _AS_THEY_ARE.issuperset(map(type, value)):
+                return list(value)
             return [self.order(item, depth_left - 1) for item in value]
         return _plain_scalar(value)
 
@@ -105,8 +109,6 @@ def _plain_key(key: Any) -> str | int:
 def _plain_scalar(value: Any) -> Any:
     """Enumerations become the number or text they stand for; the packer is strict about types."""
     if isinstance(value, int):
-        if not _INT_MIN <= value <= _INT_MAX:
-            raise LocalError("A number to pack has over 64 bits.")
         return int(value)
     if isinstance(value, str):
         return str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from tektonmesh.core.events import Received
@@ -42,7 +43,7 @@ class Bounded(Watcher):
         super().__init__(world)
         floods = world.options.hostile or any(it.kind == "garble" for it in world.options.faults)
         # Looking costs as much as a virtual second; a long world is looked at a hundred times.
-        self._look_s = max(5.0 if floods else 20.0, world.options.duration_s / 100.0)
+        self._look_s = max(10.0 if floods else 20.0, world.options.duration_s / 100.0)
         self._next_look = self._look_s
         self._taken: dict[tuple[int, int, StackId], tuple[float, int]] = {}
 
@@ -114,10 +115,12 @@ def _fields(holder: Any) -> Iterator[tuple[str, Any]]:
 
 def _is_part(value: Any) -> bool:
     """Whether a value is an object of the core that keeps things, not one that is a thing."""
-    kind = type(value)
-    if not kind.__module__.startswith("tektonmesh.core") or isinstance(value, THINGS):
-        return False
-    return hasattr(value, "__dict__") or hasattr(kind, "__slots__")
+    return _keeps(value.__class__)
+
+
+@cache
+def _keeps(kind: type) -> bool:
+    return kind.__module__.startswith("tektonmesh.core") and not issubclass(kind, THINGS)
 
 
 class Quiet(Watcher):

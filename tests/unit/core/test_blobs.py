@@ -389,7 +389,7 @@ def test_a_suspect_neighbour_is_not_asked() -> None:
     blob = put(network["a"], SMALL)
     network.run(1.0)
     network.passes = lambda one, _other, _message: one != "a"
-    network.run(3.5)
+    network.run(4.5)
     [link] = network["b"].node.neighbours.links.values()
     assert link.state == "suspect"
     asks = count(network, Fetch)

@@ -12,7 +12,7 @@ from tektonmesh.core.replica import Applied
 from tektonmesh.core.types import ContentVersion, SignedHead, Version
 from tektonmesh.errors import RemoteError
 from tektonmesh.wire.codec import Codec
-from tests.support import Author, Member, join, seed_bytes, sign_keydoc, talk
+from tests.support import Author, Member, advance, join, seed_bytes, sign_keydoc, talk
 
 ONE, TWO, THREE = 1, 2, 3
 
@@ -97,7 +97,7 @@ def test_heads_that_only_refresh_wait_and_go_together() -> None:
     deltas(member, TWO)
     for author in authors:
         member.receive(ONE, author.delta())
-        member.wait(1.0)
+        member.wait(1.5)
     assert deltas(member, TWO) == []
     member.wait(0.6)
     sent = deltas(member, TWO)
@@ -437,6 +437,20 @@ def test_a_second_copy_that_was_asked_for_prunes_nothing() -> None:
     assert of_kind(member, TWO, Prune) == []
     member.receive(TWO, delta)
     assert of_kind(member, TWO, Prune) == [Prune()], "one copy was asked for, not two"
+
+
+def test_a_second_copy_of_a_refresh_prunes_only_where_nothing_has_changed_for_a_minute() -> None:
+    member, author = tree(ONE, TWO), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    refresh = author.delta()
+    member.receive(ONE, refresh)
+    member.receive(TWO, refresh)
+    assert of_kind(member, TWO, Prune) == [], "which copy of a refresh is late is chance"
+    advance(member.env, ds.QUIET_S + 1.0)
+    refresh = author.delta()
+    member.receive(ONE, refresh)
+    member.receive(TWO, refresh)
+    assert of_kind(member, TWO, Prune) == [Prune()], "refreshes are all there is to learn from"
 
 
 def test_up_to_four_stacks_nothing_is_pruned_and_everything_flooded() -> None:

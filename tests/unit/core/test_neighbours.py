@@ -350,15 +350,15 @@ def test_the_first_round_trip_sets_the_cost_at_once() -> None:
 def test_an_idle_link_is_pinged_about_every_interval() -> None:
     rig = Rig()
     link = up(rig)
-    assert pings(rig.advance(2.2), link) == []
-    assert len(pings(rig.advance(0.6), link)) == 1
+    assert pings(rig.advance(3.1), link) == []
+    assert len(pings(rig.advance(0.8), link)) == 1
 
 
 def test_whoever_hears_a_ping_does_not_send_one_of_its_own() -> None:
     rig = Rig()
     link = up(rig)
     for _ in range(3):
-        assert pings(rig.advance(2.0), link) == []
+        assert pings(rig.advance(3.0), link) == []
         rig.neighbours.heard(link)
 
 
@@ -411,9 +411,9 @@ def test_silence_after_a_ping_makes_a_link_suspect() -> None:
 def test_a_slow_link_has_four_round_trips_to_answer() -> None:
     rig = Rig()
     link = up(rig, rtt_s=0.500)
-    effects = rig.advance(3.0)
+    effects = rig.advance(4.0)
     assert len(pings(effects, link)) == 1
-    rig.advance(1.2)
+    rig.advance(1.1)
     assert states(rig) == {link: "up"}
     rig.advance(0.8)
     assert states(rig) == {link: "suspect"}
@@ -440,11 +440,11 @@ def test_a_suspect_that_stays_silent_is_closed_and_withdrawn() -> None:
     assert rig.neighbours.links == {}
 
 
-def test_a_frozen_neighbour_is_down_within_four_and_a_half_seconds() -> None:
+def test_a_frozen_neighbour_is_down_within_six_seconds() -> None:
     for seed in range(20):
         rig = Rig(rng_seed=seed)
         link = up(rig)
-        assert closes(rig.advance(4.6)) == [(link, "silent")]
+        assert closes(rig.advance(5.7)) == [(link, "silent")]
 
 
 def asked(rig: Rig, names: tuple[str, ...]) -> list[int]:
@@ -707,9 +707,9 @@ def test_a_stall_that_the_shell_reports_counts_the_same() -> None:
 def test_an_idle_link_keeps_its_timer_through_a_stall() -> None:
     rig = Rig()
     link = up(rig)
-    rig.advance(2.0)
+    rig.advance(3.0)
     rig.neighbours.stalled(0.5)
-    assert len(pings(rig.advance(0.8), link)) == 1
+    assert len(pings(rig.advance(0.9), link)) == 1
 
 
 def test_local_health_rises_with_stalls_and_decays() -> None:
