@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -171,8 +172,12 @@ async def test_a_connection_that_lasted_begins_the_pauses_anew(
 ) -> None:
     server = new("echo")
     async with running(server.streams) as bench:
+
+        def connected(times: int) -> bool:
+            return server.opened == times and bench.server.upstream is not None
+
         for number in range(4):
-            await until(lambda n=number: server.opened == n + 1 and bench.server.upstream)  # type: ignore
+            await until(partial(connected, number + 1))
             await trio.sleep(sv.STEADY_S + 1.0)
             server.end()
             await until(lambda: bench.server.upstream is None)
@@ -324,8 +329,12 @@ async def test_there_is_one_for_each_registration_that_names_one(
     for kind in ("process", "http", "link"):
         monkeypatch.setattr(transports, f"by_{kind}", by(kind))
     desk = Desks("a")["a"]
-    for name, how in (("one", {"stdio": {"command": ["x"]}}), ("two", {"http": {"url": "http://x"}}),
-                      ("three", {"socket": True})):  # fmt: skip
+    named: dict[str, Any] = {
+        "one": {"stdio": {"command": ["x"]}},
+        "two": {"http": {"url": "http://x"}},
+        "three": {"socket": True},
+    }
+    for name, how in named.items():
         desk.member.register(name, mcp=how, how={"kind": "none"}, persist=True)
     desk.member.register("plain")
     told: list[None] = []
