@@ -18,6 +18,7 @@ from tektonmesh.core import events as ev
 from tektonmesh.core.messages import Message
 from tektonmesh.core.node import Node
 from tektonmesh.core.types import NodeSettings, Saved, StackId
+from tektonmesh.sim.files import Files
 from tektonmesh.wire.codec import Codec
 from tests.support import MESH_KEY, WALL_S, make_keys, number_of
 
@@ -56,6 +57,7 @@ class Member:
         self.keys = keys
         self.network = network
         self.saved: Saved = dict(saved)
+        self.files = Files()
         self.effects: list[fx.Effect] = []
         self.slept_s = 0.0
         self.asleep = False
@@ -291,6 +293,8 @@ class Network:
                 self._transmit(member, effect)
             elif isinstance(effect, fx.Save):
                 self._save(member, effect)
+            elif isinstance(effect, fx.BodyAct):
+                self._post(member.name, member.files.act(effect), 0.0)
             elif isinstance(effect, fx.CloseLink):
                 far = self._ends.get((member.name, effect.link))
                 if far is not None:
@@ -324,9 +328,11 @@ class Network:
 
     def restart(self, name: str, *peers: str) -> Member:
         """The process dies as by `kill -9`, starts with what its disk held, and is linked anew."""
-        saved = self._members[name].saved
+        before = self._members[name]
         self.kill(name)
-        member = self.add(name, saved)
+        before.files.crash()
+        member = self.add(name, before.saved)
+        member.files = before.files
         for peer in peers:
             self.join(name, peer)
         return member

@@ -87,12 +87,19 @@ class Attached:
             "id": effect.msg_id.hex(),
             "from": effect.sender,
             "to": effect.ci,
-            **shown_body(effect.body),
+            **self._body(effect),
             "content_type": effect.content_type,
             "deadline_ms": int(effect.deadline_s * 1000),
             "attempt": effect.attempt,
         }
         self._lines.write(write_request(Request(effect.delivery, "message", params)))
+
+    def _body(self, effect: fx.Deliver) -> dict[str, Any]:
+        """A large body lies in a file, which lasts until the message is answered."""
+        if effect.large is None:
+            return shown_body(effect.body)
+        path = self._daemon.spool.file(effect.large.name)
+        return {"body_file": str(path), "body_size": effect.large.size}
 
     def _cancel(self, effect: fx.CancelDelivery) -> None:
         if effect.delivery in self._owed:

@@ -16,8 +16,9 @@ from typing import Any
 
 import trio
 
-from tektonmesh.api import dialect
+from tektonmesh.api import dialect, largeparts
 from tektonmesh.api.dialect import Reply, Request
+from tektonmesh.api.largeparts import Body
 from tektonmesh.api.tasks import helpers
 from tektonmesh.errors import MeshError
 
@@ -188,6 +189,10 @@ class Client:
         """One stack, why it is in its state, and its last changes with their evidence."""
         return dict(await self.call("explain", name=name))
 
+    async def explain_message(self, msg_id: str) -> dict[str, Any]:
+        """Where a message is that passed here, what was tried, and what it waits for."""
+        return dict(await self.call("explain", id=msg_id))
+
     async def route(self, target: str) -> dict[str, Any]:
         """The next hops that would be tried for `target`, and why others are not."""
         return dict(await self.call("route", target=target))
@@ -227,12 +232,14 @@ class Client:
         """A sign of life; code `unknown_ci` means that it must register again."""
         return dict(await self.call("heartbeat", name=name, token=token))
 
-    async def send(self, target: str, body: str | bytes, **options: Any) -> Reply:
-        """Send to a CI (or a selector) and wait for its reply. Options: `timeout` (s), `sender`,
+    async def send(self, target: str, body: Body, **options: Any) -> Reply:
+        """Send to a CI (or a selector) and wait for its reply. `body` is text, bytes, the `Path` of
+        a file or a file that is open for reading bytes; what is large goes to the daemon's disk
+        first. Options: `timeout` (s), `sender`,
         `content_type`, `no_reply`, `idempotency_key`, `idempotent` (it may go to another CI though
         one may have had it), `conversation` (stays with the CI chosen first). Cancelling the wait
         cancels the message."""
-        params = dialect.send_params(target, body, options)
+        params = await self._send_params(target, body, options)
         patience = self._patience(options.get("timeout"), message=True)
         return dialect.reply_from(await self._call("send", params, patience))
 
@@ -244,6 +251,30 @@ class Client:
         params = dialect.send_params(target, body, options) | {"stream": True}
         with self._asking("send", params) as parts:
             yield ReplyStream(parts)
+
+    async def _send_params(self, target: str, body: Body, options: Any) -> dict[str, Any]:
+        plain = largeparts.plain_of(body)
+        if plain is not None:
+            return dialect.send_params(target, plain, options)
+        return dialect.send_params(target, b"", options, await self._hand_in(body))
+
+    async def _hand_in(self, body: Body) -> str:
+        """Give the daemon a large body; its name."""
+        link, answer, parts = await self._connect(), b"", largeparts.parts_of(body)
+        async with link:
+            try:
+                await link.send_all(largeparts.HEAD)
+                while part := await trio.to_thread.run_sync(next, parts, b""):
+                    await link.send_all(largeparts.framed(part))
+                await link.send_all(largeparts.END)
+            except trio.BrokenResourceError:
+                pass  # The daemon may have said why before it hung up; reading tells.
+            try:
+                while data := await link.receive_some(READ_SIZE):
+                    answer += data
+            except trio.BrokenResourceError:
+                pass
+        return largeparts.ref_of(answer)
 
     def watch(self, *kinds: str) -> Notices:
         """Notices as they happen, for ever: `{"seq", "at", "kind", ...}`."""

@@ -145,11 +145,15 @@ class Connection:
         elif request.id is not None and request.id in self._calls:
             again = LocalError("A call with this id is under way.", data={"field": "id"})
             self._lines.write(jsonrpc.write_error(request.id, again))
-        elif method == "send" and request.id is not None and not request.params.get("stream"):
+        elif method == "send" and request.id is not None and self._is_plain(request.params):
             self._send(request, request.id)
         else:
             answer = self._register if method == "register" else self._answer
             self._start(request.id, answer, request)
+
+    def _is_plain(self, params: dict[str, Any]) -> bool:
+        """Whether a message can be sent in this very turn and is answered once."""
+        return not params.get("stream") and not self._operations.uploads.is_large(params)
 
     def _cancel(self, request: Request) -> None:
         """Nobody waits for the call `id` any more; it is answered with `cancelled`."""

@@ -14,6 +14,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tektonmesh.errors import CODES, LocalError, MeshError, error_from
@@ -149,12 +150,14 @@ def attaches(params: Mapping[str, Any]) -> bool:
     return params.get("attach") is not False and not any(params.get(key) for key in elsewhere)
 
 
-def send_params(target: str, body: str | bytes, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of `send`: text as it is, other bytes as base64. Options: `timeout` (s),
-    `sender` (a CI of this connection, or with its `token`), `content_type`, `no_reply`,
-    `idempotency_key`, `durable`, `ttl_s`, `idempotent`, `conversation`. Raises LocalError
-    (`too_large`) for a body over the limit."""
-    shown = {"to": target} | shown_body(_fitting(body))
+def send_params(
+    target: str, body: str | bytes, options: Mapping[str, Any], ref: str = ""
+) -> dict[str, Any]:
+    """The parameters of `send`: text as it is, other bytes as base64, a large body by the name
+    under which it was handed in. Options: `timeout` (s), `sender` (a CI of this connection, or with
+    its `token`), `content_type`, `no_reply`, `idempotency_key`, `durable`, `ttl_s`, `idempotent`,
+    `conversation`. Raises LocalError (`too_large`) for a body over the limit."""
+    shown = {"to": target} | ({"body_ref": ref} if ref else shown_body(_fitting(body)))
     renamed = {"timeout": "timeout_s", "sender": "from"}
     for option, value in options.items():
         if option not in SEND_OPTIONS:
@@ -290,16 +293,22 @@ class Chunks:
 @dataclass(frozen=True, slots=True)
 class Request:
     """A message for a CI that this client serves. `deadline_s` is what is left to answer in;
-    `attempt` is 0 for the first try. `body` is the text of `data`."""
+    `attempt` is 0 for the first try. `data` is the body, `body` its text. One that is larger than
+    an envelope lies in a `file` until the message is answered; `data` reads it anew each time."""
 
     delivery: int | str
     id: str
     sender: str
     to: str
-    data: bytes
+    held: bytes
     content_type: str
     deadline_s: float
     attempt: int
+    file: Path | None = None
+
+    @property
+    def data(self) -> bytes:
+        return self.held if self.file is None else self.file.read_bytes()
 
     @property
     def body(self) -> str:
@@ -314,10 +323,11 @@ def request_fields(message: Mapping[str, Any]) -> dict[str, Any]:
         "id": str(params.get("id", "")),
         "sender": str(params.get("from", "")),
         "to": str(params.get("to", "")),
-        "data": bytes_of(params),
+        "held": bytes_of(params),
         "content_type": str(params.get("content_type", "")),
         "deadline_s": float(params.get("deadline_ms", 0)) / 1000.0,
         "attempt": int(params.get("attempt", 0)),
+        "file": Path(params["body_file"]) if params.get("body_file") else None,
     }
 
 

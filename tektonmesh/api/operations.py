@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from tektonmesh.api import validate
 from tektonmesh.api.bodies import body_of, reply_of
+from tektonmesh.api.explaining import explained
 from tektonmesh.api.figures import Figures
 from tektonmesh.api.governing import Governing
+from tektonmesh.api.uploads import Uploads
 from tektonmesh.core import events as ev
 from tektonmesh.core import views
 from tektonmesh.core.ids import parse_id, show_id
 from tektonmesh.core.node import Node
 from tektonmesh.core.selectors import is_selector
 from tektonmesh.core.views_choices import choices
-from tektonmesh.core.views_explain import explain
 from tektonmesh.errors import LocalError, MeshError
 from tektonmesh.net.daemon import Daemon
 
@@ -63,6 +64,7 @@ class Operations:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         self.figures = Figures()
+        self.uploads = Uploads(daemon)
         self.mcp: McpDoor | None = None
         self.reads: dict[str, Callable[[Params], Any]] = {
             "ping": self.ping,
@@ -155,12 +157,8 @@ class Operations:
 
     def explain(self, params: Params) -> dict[str, Any]:
         """`{"name"}`: one stack (or that of a CI's address), why it is in its state, and its last
-        changes with their evidence."""
-        name = validate.text(params, "name", default="", size_max=TARGET_SIZE_MAX)
-        stack = name.rpartition("@")[2].strip()
-        if not stack:
-            raise validate.field_error("name", "is missing: the name or id of a stack is needed")
-        return explain(self._node_now(), stack)
+        changes with their evidence. `{"id"}`: a message, where it is and what it waits for."""
+        return explained(self._node_now(), params, self._history)
 
     def route(self, params: Params) -> dict[str, Any]:
         """`{"target"}`: the next hops that would be tried, and why others are not; for a selector
@@ -179,7 +177,7 @@ class Operations:
     def message(self, params: Params) -> dict[str, Any]:
         """`{"id"}`: what became of a message that was sent from here."""
         wanted = validate.text(params, "id", default="", size_max=64)
-        found = self._durable_history(wanted) or self.figures.history(wanted)
+        found = self._history(wanted)
         if found is None:
             raise LocalError(
                 f"No message with the id '{wanted}' was sent from here of late.",
@@ -188,13 +186,13 @@ class Operations:
             )
         return found
 
-    def _durable_history(self, wanted: str) -> dict[str, Any] | None:
+    def _history(self, wanted: str) -> dict[str, Any] | None:
         try:
             msg_id = bytes.fromhex(wanted)
         except ValueError:
             return None
         found = self.daemon.node.durable.outbox.history(msg_id)
-        return None if found is None else reply_of(found)
+        return self.figures.history(wanted) if found is None else reply_of(found)
 
     # --- registrations ---------------------------------------------------------------------------
 
@@ -274,15 +272,15 @@ class Operations:
     # --- messages --------------------------------------------------------------------------------
 
     async def send(self, params: Params, caller: Caller) -> dict[str, Any]:
-        """`{"to", "body"|"body_b64", "content_type"?, "timeout_s"?, "from"?, "token"?, "no_reply"?,
-        "durable"?, "ttl_s"?, "idempotency_key"?, "idempotent"?, "conversation"?}`.
+        """`{"to", "body"|"body_b64"|"body_ref", "content_type"?, "timeout_s"?, "from"?, "token"?,
+        "no_reply"?, "durable"?, "ttl_s"?, "idempotency_key"?, "idempotent"?, "conversation"?}`.
 
         Returns the reply as `reply_of` shows it; `path` names every stack it went through. `to`
         may be a selector: of one that fits comes the reply, of a team a row for each member. With
         `durable` it returns `{"id", "accepted"}` once the message is safe on the disk, and `ttl_s`
         says how long it is worth delivering.
         """
-        make = self.message_event(params, caller, stream=False)
+        make = self.message_event(await self.uploads.fitting(params), caller, stream=False)
         started = self.daemon.wall_s()
         try:
             result = await self.daemon.ask(make)
@@ -345,12 +343,10 @@ class Operations:
         """The checked command for a message; its ticket is put in by whoever asks."""
         settings = self.daemon.node.env.settings
         target = target_of(params, "to")
-        body = body_of(params)
+        body, large = body_of(params), self.uploads.named(params)
         if len(body) > settings.body_size_max:
-            raise LocalError(
-                f"The body has {len(body)} bytes; at most {settings.body_size_max} fit.",
-                code="too_large",
-            )
+            detail = f"The body has {len(body)} bytes; at most {settings.body_size_max} fit."
+            raise LocalError(detail, code="too_large", hint="Hand it in at POST /api/bodies first.")
         timeout_s = validate.number(
             params,
             "timeout_s",
@@ -361,7 +357,7 @@ class Operations:
         assert timeout_s is not None
         content_type = validate.text(params, "content_type", default=TEXT, size_max=100)
         sender = self.sender_of(params, caller)
-        for key in ("idempotency_key", "durable"):
+        for key in ("idempotency_key", "durable", "body_ref"):
             if stream and params.get(key):
                 raise validate.field_error(key, "is not taken with a streamed reply")
         options: dict[str, Any] = {}
@@ -373,9 +369,14 @@ class Operations:
         if conversation:
             options["conversation"] = conversation
         options |= _durable_options(params, settings.durable_ttl_max_s)
-        return lambda ticket: ev.SendMessage(
-            ticket, target, body, content_type, sender, timeout_s, stream, options
-        )
+
+        def make(ticket: int) -> ev.SendMessage:
+            more = {"large": self.uploads.claim(large)} if large else {}
+            return ev.SendMessage(
+                ticket, target, body, content_type, sender, timeout_s, stream, options | more
+            )
+
+        return make
 
     def sender_of(self, params: Params, caller: Caller) -> str:
         """Whom the message is from: a connection speaks for the CIs it attached; for another CI

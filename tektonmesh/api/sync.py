@@ -17,8 +17,9 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any
 
-from tektonmesh.api import dialect
+from tektonmesh.api import dialect, largeparts
 from tektonmesh.api.dialect import Reply, Request
+from tektonmesh.api.largeparts import Body
 from tektonmesh.errors import MeshError
 
 Socket = socket.socket
@@ -173,6 +174,10 @@ class Client:
         """One stack, why it is in its state, and its last changes with their evidence."""
         return dict(self.call("explain", name=name))
 
+    def explain_message(self, msg_id: str) -> dict[str, Any]:
+        """Where a message is that passed here, what was tried, and what it waits for."""
+        return dict(self.call("explain", id=msg_id))
+
     def route(self, target: str) -> dict[str, Any]:
         """The next hops that would be tried for `target`, and why others are not."""
         return dict(self.call("route", target=target))
@@ -212,10 +217,12 @@ class Client:
         """A sign of life; code `unknown_ci` means that it must register again."""
         return dict(self.call("heartbeat", name=name, token=token))
 
-    def send(self, target: str, body: str | bytes, **options: Any) -> Reply:
-        """Send to a CI and wait for its reply. Options: `timeout` (s), `sender`,
-        `content_type`, `no_reply`, `idempotency_key`, `idempotent`, `conversation`."""
-        params = dialect.send_params(target, body, options)
+    def send(self, target: str, body: Body, **options: Any) -> Reply:
+        """Send to a CI and wait for its reply. `body` is text, bytes, the `Path` of a file or a
+        file that is open for reading bytes; what is large goes to the daemon's disk first. Options:
+        `timeout` (s), `sender`, `content_type`, `no_reply`, `idempotency_key`, `idempotent`,
+        `conversation`."""
+        params = self._send_params(target, body, options)
         patience = self._patience(options.get("timeout"), message=True)
         return dialect.reply_from(self._call("send", params, patience))
 
@@ -224,6 +231,34 @@ class Client:
         params = dialect.send_params(target, body, options) | {"stream": True}
         request_id = self._ask("send", params)
         return ReplyStream(self, request_id, self._patience(options.get("timeout"), message=True))
+
+    def _send_params(self, target: str, body: Body, options: dict[str, Any]) -> dict[str, Any]:
+        plain = largeparts.plain_of(body)
+        if plain is not None:
+            return dialect.send_params(target, plain, options)
+        return dialect.send_params(target, b"", options, self._hand_in(body))
+
+    def _hand_in(self, body: Body) -> str:
+        """Give the daemon a large body; its name."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            try:
+                link.connect(self.socket)
+            except OSError as error:
+                raise dialect.no_daemon(self.socket, error) from None
+            answer = b""
+            try:
+                link.sendall(largeparts.HEAD)
+                for part in largeparts.parts_of(body):
+                    link.sendall(largeparts.framed(part))
+                link.sendall(largeparts.END)
+            except OSError:
+                pass  # The daemon may have said why before it hung up; reading tells.
+            try:
+                while (data := link.recv(READ_SIZE)) and len(answer) < largeparts.ANSWER_MAX:
+                    answer += data
+            except OSError:
+                pass
+            return largeparts.ref_of(answer)
 
     def watch(self, *kinds: str) -> Iterator[dict[str, Any]]:
         """Notices as they happen, for ever: `{"seq", "at", "kind", ...}`."""

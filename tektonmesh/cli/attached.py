@@ -33,17 +33,18 @@ def run_command(words: Sequence[str], message: Message) -> Iterator[bytes]:
         "TEKTONMESH_ID": message.id,
         "TEKTONMESH_TO": message.to,
     }
+    given = message.file.open("rb") if message.file is not None else None
     process = subprocess.Popen(
         words,
-        stdin=subprocess.PIPE,
+        stdin=given if given is not None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=environment,
         start_new_session=True,
     )
-    assert process.stdin and process.stdout and process.stderr
+    assert process.stdout and process.stderr
     last_words = _LastLine(process.stderr)
-    feeder = threading.Thread(target=_feed, args=(process.stdin, message.data), daemon=True)
+    feeder = threading.Thread(target=_feed, args=(process.stdin, given, message), daemon=True)
     feeder.start()
     try:
         while not message.cancelled.is_set():
@@ -61,11 +62,16 @@ def run_command(words: Sequence[str], message: Message) -> Iterator[bytes]:
         process.stdout.close()
 
 
-def _feed(stdin: IO[bytes], body: bytes) -> None:
-    """A command need not read its stdin; then the rest of the body is thrown away."""
+def _feed(stdin: IO[bytes] | None, given: IO[bytes] | None, message: Message) -> None:
+    """A command need not read its stdin; then the rest of the body is thrown away. A large body is
+    its stdin (`given`), and needs no hand to feed it."""
+    if given is not None:
+        given.close()
+        return
+    assert stdin is not None
     try:
         with stdin:
-            stdin.write(body)
+            stdin.write(message.data)
     except BrokenPipeError:
         return
 

@@ -56,6 +56,7 @@ SENTENCES: dict[str, str] = {
     "peer_evicted": "{name} is evicted ({id}).",
     "peer_pending": "{name} asks to be let in from {address}; `tektonmesh peers` lists it.",
     "peer_refused": "{name} at {address} does not admit this stack.",
+    "relay_over_quota": "{stack} sends more through this stack than it passes on.",
     "seal_refused": "A message from {source} could not be opened: {detail}",
     "stack_deregistered": "{stack} is deregistered: its lease is over, or it was evicted.",
     "stack_equivocated": "{name} signed two different states under one version; it is left out.",

@@ -6,7 +6,7 @@ It is apart from the verbs themselves so that `tektonmesh help` imports none of 
 from __future__ import annotations
 
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Run a stack", ("init", "run", "status", "doctor", "peers")),
+    ("Run a stack", ("init", "run", "leave", "status", "doctor", "peers")),
     ("Look around", ("stacks", "explain", "cis", "find", "trace", "watch")),
     ("Talk", ("send", "message", "tools", "resources", "prompts", "call", "mcp")),
     (
@@ -20,6 +20,7 @@ GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 VERBS: dict[str, str] = {
     "init": "Make the home, the identity and a commented settings file.",
     "run": "Run the daemon of this stack in the foreground.",
+    "leave": "Finish what is under way, leave the mesh and stop the daemon.",
     "status": "What this stack is and how it is.",
     "doctor": "Check the set-up; each line says what to do.",
     "peers": "List, approve or evict other stacks.",

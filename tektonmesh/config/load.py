@@ -66,6 +66,9 @@ class Config:
     http_hosts: tuple[str, ...] = ()
     oauth: tuple[str, str, Path] | None = None
     """Issuer, audience, and the file of the issuer's keys."""
+    relay_per_s: float | None = None
+    relay_bytes_per_s: float | None = None
+    padding: bool = False
     mcp: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     mcp_views: Mapping[str, View] = field(default_factory=dict)
 
@@ -122,6 +125,9 @@ def load_config(
         http_tls=_http_tls(home, chosen),
         http_hosts=chosen.get("http_hosts", ()),
         oauth=_oauth(home, chosen),
+        relay_per_s=chosen.get("relay_per_s"),
+        relay_bytes_per_s=chosen.get("relay_bytes_per_s"),
+        padding=chosen.get("padding", False),
         mcp=chosen.get("mcp", {}),
         mcp_views=chosen.get("mcp_views", {}),
     )

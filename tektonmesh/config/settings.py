@@ -301,6 +301,29 @@ SETTINGS: tuple[Setting, ...] = (
         "For whom this stack passes messages on: nobody, its linked peers, or any member.",
     ),
     Setting(
+        "relay_per_s",
+        _number(0, 1e6),
+        "no limit for your own stacks, 200 for others",
+        "100",
+        "Messages per second that each stack may send through this one; 0 is no limit. What is\n"
+        "over it takes another way, or is refused as `busy`.",
+    ),
+    Setting(
+        "relay_bytes_per_s",
+        _number(0, 1e12),
+        "no limit for your own stacks, 8000000 for others",
+        "1000000",
+        "Bytes per second that each stack may send through this one; 0 is no limit.",
+    ),
+    Setting(
+        "padding",
+        _switch,
+        "false",
+        "true",
+        "Fill messages up to a few sizes, so that relays learn less from theirs: at least 256\n"
+        "bytes, and at most 12 % more.",
+    ),
+    Setting(
         "refresh_s",
         _number(1, 300),
         "100 to 300, by the size of the mesh",

@@ -41,6 +41,9 @@ CONVERSATIONS_MAX = 4096
 FINAL = ("timeout", "cancelled", "leaving", "bad_request", "too_large")
 """Failures that another candidate would not mend."""
 
+FINAL_HERE = "leaving"
+"""Final only while it is this stack that leaves: then `_next` says so."""
+
 Conversation = tuple[str, Selector, str]
 
 
@@ -92,7 +95,8 @@ class Anycast:
 
     def send(self, command: SendMessage, selector: Selector) -> None:
         """Send to one CI that fits; its answer follows under the same ticket. A durable message
-        stays with the one it was accepted for, since that may answer after a restart of this stack.
+        (each with a large body is one) stays with the one it was accepted for, since that may
+        answer after a restart of this stack.
 
         Raises DeliveryError `not_found` if none fits, `ci_offline` or
         `unreachable` if none that fits can be had now, and what sending to a single one raises.
@@ -100,7 +104,7 @@ class Anycast:
         left = self.choices(selector, command.sender)
         if not left:
             raise self._nobody(selector)
-        if command.options.get("durable"):
+        if command.options.get("durable") or "large" in command.options:
             self._hand_on(self._aimed(command, self._draw(Attempt(command, selector, 0.0, left))))
             return
         settings = self.env.settings
@@ -138,6 +142,8 @@ class Anycast:
             return ""
         if self._graph.state(listed.stack) != StackState.UP:
             return "Its stack cannot be reached."
+        if self._graph.draining(listed.stack):
+            return "Its stack is about to leave."
         return "" if self._paths.cost(listed.stack) is not None else "No path leads to its stack."
 
     def _score(self, listed: Listed) -> float | None:
@@ -235,7 +241,8 @@ class Anycast:
         idempotent = bool(attempt.command.options.get("idempotent"))
         least = Elsewhere.IF_IDEMPOTENT if idempotent else Elsewhere.YES
         self._note(attempt, question.stack, question.ci, error)
-        if elsewhere >= least and error.code.name not in FINAL and self._may_go_on(attempt):
+        final = error.code.name in FINAL and error.code.name != FINAL_HERE
+        if elsewhere >= least and not final and self._may_go_on(attempt):
             self.env.notice(
                 "passed_on",
                 selector=attempt.selector.shown(),

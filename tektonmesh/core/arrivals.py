@@ -85,7 +85,7 @@ class Arrivals:
         try:
             self._deliver(envelope, body, one_way)
         except DeliveryError as error:
-            if one_way and error.code.name == "busy":
+            if one_way and error.code.name in ("busy", "leaving"):
                 return FULL  # the origin keeps it and tries again
             self._refuse(envelope, error)
         return ""
@@ -122,6 +122,7 @@ class Arrivals:
         number = self._handouts.hand_out(ci, parcel, replier)
         taken = self._answering.dedup.add((source, msg_id), parcel.left_s)
         self._answering.dedup.deliver(taken, replier, number)
+        taken.avoid = envelope.avoid  # what led nowhere on the way here may not lead back either
         replier.start(taken)
 
     def _ci_for(self, envelope: Envelope, body: Body, depth: int) -> Ci:
@@ -169,14 +170,17 @@ class Arrivals:
             raise DeliveryError("This stack sends too many messages.", code="busy")
 
     def _refuse(self, envelope: Envelope, error: DeliveryError) -> None:
-        """Say no, and the same to repeats: a late copy must not be delivered after that."""
+        """Say no, and the same to repeats: a late copy must not be delivered after that. So no CI
+        has it, whatever it was refused for."""
         header = envelope.header
         answering = self._answering
-        body = answering.nack(header.source, header.msg_id, error.code.name, error.detail)
+        code, detail = error.code.name, error.detail
+        body = answering.nack(header.source, header.msg_id, code, detail, outcome="released")
         taken = answering.dedup.add((header.source, header.msg_id), 0.0)
         answering.dedup.answer(taken, Kind.NACK, body, None)
 
     def _repeat(self, envelope: Envelope, taken: Taken) -> None:
+        self._answering.not_heard(taken)
         if taken.asker is not None:
             taken.asker.trace = envelope.trace
             taken.asker.receipt()
@@ -227,6 +231,7 @@ class Arrivals:
             if "cr" in body:
                 taken.asker.grant(number_of(body, "cr", OFFSET_MAX), offset)
         else:
+            self._answering.not_heard(taken)
             out = taken.stream
             if out is not None and not out.is_crowded:
                 pieces = out.since(offset) or []

@@ -34,6 +34,7 @@ class Assertions:
 
     def sign(self, question: Question, body: bytes, depth: int) -> bytes:
         """The signature for one call. Raises DeliveryError (`refused`) beyond the longest chain."""
+        assert question.stack != self.env.me, "a call that stays here needs no signature"
         _check_depth(depth)
         places = (self.env.me, question.stack, question.msg_id)
         return self.env.crypto.sign(

@@ -46,7 +46,7 @@ class Cis:
         self.went: Callable[[str, bool], None] = lambda _key, _remote: None
         """Told of a registration that ended."""
         self.gossips: Callable[[], bool] = lambda: True
-        """Whether what CIs offer may be in a record that everybody reads; told by `offers`."""
+        """Whether what CIs offer may be in a record that everybody reads; told by `usable`."""
         self._watchers: list[Callable[[], None]] = []
         self._saved = [(key, row) for (table, key), row in sorted(saved.items()) if table == "ci"]
 

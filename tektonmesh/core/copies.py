@@ -13,6 +13,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
+from tektonmesh.core.attempts import Attempt, Past
 from tektonmesh.core.envelope import Kind
 from tektonmesh.core.forwarding import FULL, Forwarding
 from tektonmesh.core.graph import Graph
@@ -20,7 +21,7 @@ from tektonmesh.core.machine import Env
 from tektonmesh.core.pending import Pending
 from tektonmesh.core.releases import is_certain
 from tektonmesh.core.sealing import Copy, Sealer
-from tektonmesh.core.types import StackId, short_id
+from tektonmesh.core.types import StackId
 from tektonmesh.core.wheel import Wheel
 from tektonmesh.errors import DeliveryError, LocalError
 
@@ -63,6 +64,7 @@ class Copies:
         self._graph = graph
         self._forwarding = forwarding
         self._sealer = sealer
+        self.past = Past()
         self._paths: dict[StackId, tuple[StackId, ...]] = {}
         self._wheel: Wheel[Pending] = Wheel(env, "requests", self._due)
 
@@ -73,6 +75,8 @@ class Copies:
     def drop(self, pending: Pending) -> None:
         """It is over."""
         self._wheel.disarm(pending)
+        pending.attempts.trace = pending.reply_trace or pending.attempts.trace
+        self.past.keep(pending.msg_id, pending.attempts)
 
     def begin(self, pending: Pending) -> None:
         """Its turn in the window has come."""
@@ -94,8 +98,8 @@ class Copies:
                 ttl_s=pending.deadline - self.env.now,
                 copy=Copy(pending.msg_id, pending.attempt, avoid, pending.shared),
             )
-            came_back = partial(self._came_back, pending, bool(avoid))
-            sent = self._forwarding.send(envelope, came_back)
+            attempt = Attempt(self.env.now, (), avoid)
+            sent = self._forwarding.send(envelope, partial(self._came_back, pending, attempt))
         except DeliveryError:
             self._no_way(pending)
             return
@@ -106,7 +110,8 @@ class Copies:
             pending.attempt += 1
             pending.flying += 1
             pending.route_until = None
-            pending.path = self._path(pending.question.stack)
+            pending.path = attempt.path = self._path(pending.question.stack, avoid)
+            pending.attempts.add(attempt)
         elif avoid:
             self._copy(pending)
         else:
@@ -136,7 +141,9 @@ class Copies:
             grace_s = REPLY_GRACE_S if pending.received else ROUTE_GRACE_S
             pending.route_until = self.env.after(grace_s)
 
-    def _path(self, stack: StackId) -> tuple[StackId, ...]:
+    def _path(self, stack: StackId, avoid: bytes) -> tuple[StackId, ...]:
+        if avoid:
+            return tuple(self._forwarding.path(stack, avoid))
         path = self._paths.get(stack)
         if path is None:
             path = self._paths[stack] = tuple(self._forwarding.path(stack))
@@ -148,9 +155,10 @@ class Copies:
 
     # --- what becomes of a copy ------------------------------------------------------------------
 
-    def _came_back(self, pending: Pending, avoiding: bool, code: str) -> None:
+    def _came_back(self, pending: Pending, attempt: Attempt, code: str) -> None:
         """The hop-by-hop fate of one copy. "settled" is a relay's word and enough for one-way
         messages only; for others the destination's receipt or reply counts."""
+        attempt.ended(code, self.env.now)
         if self._waiters.find(pending.msg_id) is not pending:
             return
         if code == "settled":
@@ -160,10 +168,11 @@ class Copies:
         pending.flying -= 1
         assert pending.flying >= 0, "each copy comes back once"
         pending.doubt = pending.doubt or not is_certain(code)
-        pending.busy = code in ("busy", FULL)
+        pending.busy = code in ("busy", "quota", FULL)
         if pending.received or code == FULL:
             return
-        if avoiding:
+        if attempt.avoid:
+            pending.avoid = b""
             self._copy(pending)  # rather the old way again than none
             self._arm(pending)
         elif not pending.flying:
@@ -236,10 +245,11 @@ class Copies:
             self._arm(pending)
 
     def _again(self, pending: Pending) -> None:
+        pending.avoid = self._forwarding.detour(pending.question.stack, pending.avoid)
         if pending.received:
             self._ask_for_rest(pending)
         else:
-            self._copy(pending, b"".join(short_id(stack) for stack in pending.path[1:-1]))
+            self._copy(pending, pending.avoid)
         self._plan(pending)
 
     def _ask_for_rest(self, pending: Pending) -> None:
@@ -249,8 +259,9 @@ class Copies:
             body["cr"] = pending.grant.limit
         left_s = pending.deadline - self.env.now
         try:
+            copy = Copy(self._sealer.new_id(), avoid=pending.avoid)
             envelope = self._sealer.seal(
-                Kind.RESEND, stack, body, reply_to=pending.msg_id, ttl_s=left_s
+                Kind.RESEND, stack, body, reply_to=pending.msg_id, ttl_s=left_s, copy=copy
             )
         except DeliveryError:
             return

@@ -13,14 +13,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
+from tektonmesh.core.attempts import Attempt, Attempts
 from tektonmesh.core.envelope import NO_ID, Kind
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
 from tektonmesh.core.machine import Env
 from tektonmesh.core.releases import is_certain
 from tektonmesh.core.sealing import Body, Copy, Sealer
-from tektonmesh.core.types import StackId, short_id
+from tektonmesh.core.types import StackId
 from tektonmesh.core.wheel import Waiting, Wheel
 from tektonmesh.errors import DeliveryError, LocalError
 
@@ -41,12 +43,25 @@ class Freight(Waiting):
     is when the first left; `flying` are those of which nothing was heard, and `doubt` says that one
     may have got through unseen."""
 
-    __slots__ = ("attempt", "begun", "doubt", "flying", "number", "path", "pause_s", "stack")
+    __slots__ = (
+        "attempt",
+        "attempts",
+        "avoid",
+        "begun",
+        "doubt",
+        "flying",
+        "number",
+        "path",
+        "pause_s",
+        "stack",
+    )
 
     def __init__(self, stack: StackId) -> None:
         super().__init__()
         self.stack = stack
         self.attempt = 0
+        self.attempts = Attempts()
+        self.avoid = b""
         self.number = 0
         self.flying = 0
         self.doubt = False
@@ -83,6 +98,16 @@ class Freight(Waiting):
 
     def impossible(self, code: str, detail: str) -> None:
         """It can never be sent; it is not carried any more."""
+
+
+class Standing(NamedTuple):
+    """Where a thing is: "open", "queue" with `ahead` others before it, or "" when nobody carries
+    it. While the road is `blocked` nothing leads there; `next_at` is when another copy leaves."""
+
+    place: str
+    ahead: int
+    blocked: bool
+    next_at: float | None
 
 
 class _Road:
@@ -164,6 +189,16 @@ class Courier:
             del self._roads[freight.stack]
             self.env.deadlines.drop(("road", freight.stack))
 
+    def standing(self, freight: Freight) -> Standing:
+        """For people: whether it is under way, waits, or is not carried (any more)."""
+        road = self._roads.get(freight.stack)
+        if road is None or not (freight in road.open or freight in road.queue):
+            return Standing("", 0, blocked=False, next_at=None)
+        blocked = bool(road.blocked_s)
+        if freight in road.open:
+            return Standing("open", 0, blocked, None if blocked else freight.wake)
+        return Standing("queue", list(road.queue).index(freight) + len(road.open), blocked, None)
+
     def postpone(self, freight: Freight, pause_s: float) -> None:
         """The other stack has no room for it now."""
         road = self._roads.get(freight.stack)
@@ -236,7 +271,8 @@ class Courier:
             freight.impossible(error.code.name, error.detail)
             return
         if sent:
-            freight.path = tuple(self._forwarding.path(freight.stack))
+            freight.path = tuple(self._forwarding.path(freight.stack, avoid))
+            freight.attempts.newest[-1].path = freight.path
             self._arm(freight)
         elif avoid:
             self._transmit(freight, road)
@@ -253,9 +289,10 @@ class Courier:
             reply_to=freight.reply_to,
             copy=Copy(freight.msg_id, freight.attempt & ATTEMPT_MASK, avoid),
         )
-        done = partial(self._came_back, freight, bool(avoid))
-        if not self._forwarding.send(envelope, done):
+        attempt = Attempt(now, (), avoid)
+        if not self._forwarding.send(envelope, partial(self._came_back, freight, attempt)):
             return False
+        freight.attempts.add(attempt)
         freight.attempt += 1
         freight.number += 1
         freight.flying += 1
@@ -269,9 +306,10 @@ class Courier:
         road.bytes -= freight.size
         self._wheel.disarm(freight)
 
-    def _came_back(self, freight: Freight, avoiding: bool, code: str) -> None:
+    def _came_back(self, freight: Freight, attempt: Attempt, code: str) -> None:
         """The hop-by-hop fate of one copy. "settled" is a relay's word; only the other stack's own
         counts, and the timer asks for it."""
+        attempt.ended(code, self.env.now)
         freight.flying -= 1
         assert freight.flying >= 0, "each copy comes back once"
         freight.doubt = freight.doubt or code == "settled" or not is_certain(code)
@@ -279,7 +317,8 @@ class Courier:
         over = road is None or freight not in road.open
         if road is None or over or code == "settled" or freight.flying:
             return
-        if avoiding:
+        if attempt.avoid:
+            freight.avoid = b""
             self._transmit(freight, road)  # rather the old way again than none
         elif code == "no_path":
             self._block(freight.stack, road)
@@ -294,8 +333,8 @@ class Courier:
         road = self._roads[freight.stack]
         if road.blocked_s:
             return  # all of the road is sent again when it opens
-        inside = b"".join(short_id(stack) for stack in freight.path[1:-1])
-        self._transmit(freight, road, inside)
+        freight.avoid = self._forwarding.detour(freight.stack, freight.avoid)
+        self._transmit(freight, road, freight.avoid)
 
     def _block(self, stack: StackId, road: _Road) -> None:
         if not road.blocked_s:

@@ -45,14 +45,16 @@ class Asker(Protocol):
 class Taken:
     """One message: in the hands of a CI (`asker` waits for delivery number `delivery`), or
     answered with `kind` and `body` after what `stream` replays. Neither: it was cancelled, was one
-    way, or its answer is not kept any more."""
+    way, or its answer is not kept any more. `avoid` are the short ids of relays that its answers
+    should not meet, since earlier ones were not heard of."""
 
-    __slots__ = ("asker", "body", "delivery", "key", "kind", "size", "stream", "until")
+    __slots__ = ("asker", "avoid", "body", "delivery", "key", "kind", "size", "stream", "until")
 
     def __init__(self, key: Key, until: float) -> None:
         self.key = key
         self.until = until
         self.asker: Asker | None = None
+        self.avoid = b""
         self.delivery = 0
         self.kind = Kind.REPLY
         self.body: Body | None = None
@@ -76,6 +78,10 @@ class Dedup:
 
     def get(self, key: Key) -> Taken | None:
         return self._rows.get(key)
+
+    def with_id(self, msg_id: bytes) -> list[Taken]:
+        """For people: the rows of this id, whoever sent it. Looks at every row."""
+        return [taken for key, taken in self._rows.items() if key[1] == msg_id]
 
     def add(self, key: Key, left_s: float) -> Taken:
         """Remember a message; rows make place if they are over or too many."""

@@ -159,6 +159,11 @@ class Deliveries:
 
     def graph_changed(self) -> None:
         self.posts.graph_changed()
+        self.answering.mend()
+
+    def draining(self) -> None:
+        """CIs here get nothing new; what they have they may finish."""
+        self._handouts.closed = True
 
     def leaving(self) -> None:
         """Nobody here will answer any more; those who wait are told."""

@@ -19,19 +19,22 @@ from tektonmesh.core.commits import Commits
 from tektonmesh.core.courier import Courier
 from tektonmesh.core.deliveries import Deliveries
 from tektonmesh.core.envelope import Envelope, Kind
-from tektonmesh.core.events import SendMessage
+from tektonmesh.core.events import BodyDone, SendMessage
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
 from tektonmesh.core.inbox import Inbox, Voice
 from tektonmesh.core.incoming import Answer, Key, Note
 from tektonmesh.core.knowncis import KnownCis
+from tektonmesh.core.large import SIZE_MAX, Large, name_at
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.names import NAME
+from tektonmesh.core.offers import Offers
 from tektonmesh.core.outbox import Outbox
 from tektonmesh.core.outcomes import COLLECT_MAX
 from tektonmesh.core.outgoing import Letter, Outgoing
 from tektonmesh.core.policy import Act
+from tektonmesh.core.pulls import Pulls
 from tektonmesh.core.replica import Change
 from tektonmesh.core.replies import OFFSET_MAX
 from tektonmesh.core.sealing import Body, bytes_of, number_of, text_of
@@ -41,6 +44,9 @@ from tektonmesh.errors import CODES, DeliveryError, LocalError, RemoteError
 
 LATER = ("busy", "ci_offline", "leaving", "store", "unreachable")
 """What a destination may say without ending a message."""
+
+DETOURS = 4
+"""Ways round that are tried in turn for a confirmation of which nothing was heard."""
 
 TIME_MAX = (1 << 48) - 1
 
@@ -63,6 +69,10 @@ class Durable(Voice):
         self.outbox = Outbox(env, clock, graph, self.courier, self.commits, deliveries.outcomes)
         self.known = KnownCis(env, clock, cis)
         self.inbox = Inbox(env, clock, self.known, self.courier, self.commits, self)
+        self.offers = Offers(env, deliveries.sealer, forwarding)
+        self.offers.find, self.offers.broken = self.outbox.offer, self._body_is_broken
+        self.pulls = self.inbox.pulls = Pulls(env, deliveries.sealer, forwarding)
+        self.pulls.held_by = self.inbox.large_bytes
         self.inbox.turns = Turns(env, cis, deliveries.handouts, self.inbox)
         self.inbox.label = partial(deliveries.outcomes.address, "")
         self.outbox.confirm = self._confirm
@@ -71,6 +81,7 @@ class Durable(Voice):
         self.outbox.permit = self._permit_use
         self._cis, self._rights = cis, deliveries.rights
         self._sealer = deliveries.sealer
+        self._forwarding = forwarding
         self._answering: Answering = deliveries.answering
         deliveries.arrivals.durable = self.on_request
         cis.came = self._ci_came
@@ -94,6 +105,11 @@ class Durable(Voice):
             raise DeliveryError(f"There is no CI '{ci}' on this stack.", code="not_found")
         self.outbox.accept(command, stack, ci, timeout_s)
 
+    def draining(self) -> None:
+        """Accept no more and hand out no more; what arrives waits on the disk."""
+        self.outbox.draining()
+        self.inbox.turns.stop()
+
     def leaving(self) -> None:
         """Take no more and hand out no more; what is here waits on the disk."""
         self.outbox.leaving()
@@ -106,6 +122,24 @@ class Durable(Voice):
 
     def graph_changed(self) -> None:
         self.courier.graph_changed()
+        self.pulls.graph_changed()
+
+    def on_body_done(self, event: BodyDone) -> None:
+        """The shell has done something about the file of a large body."""
+        if event.act == "read":
+            self.offers.on_done(event)
+        else:
+            self.pulls.on_done(event)
+
+    def holds(self, name: str) -> bool:
+        """Whether the file of a large body is needed."""
+        mine = name in self.outbox.large_bodies() or name in self.inbox.large_bodies()
+        return mine or name in self.pulls.names
+
+    def _body_is_broken(self, msg_id: bytes) -> None:
+        item = self.outbox.find(msg_id)
+        if item is not None:
+            self.outbox.fail(item, "store", "The body of the message cannot be read any more.")
 
     def _ci_came(self, key: str) -> None:
         self.known.came(key)
@@ -132,6 +166,7 @@ class Durable(Voice):
             content_type=text_of(body, "ct"),
             body=bytes_of(body, "body"),
             no_reply=body.get("nr") is True,
+            large=_large_of(key, body),
         )
         left_s = max(1, number_of(body, "left", ttl_max_ms)) / 1000.0
         self.inbox.take(key, note, left_s, number_of(body, "low", TIME_MAX), envelope.trace)
@@ -142,12 +177,12 @@ class Durable(Voice):
         source, msg_id = key
         away = self._cis.get(note.ci) is None and self._rights.is_own(source)
         if source != self.env.me and not away:
-            self._rights.require(source, _act(note.ci, note.sender, note.body, msg_id))
+            self._rights.require(source, _act(note, note.ci, msg_id))
 
     def _permit_use(self, msg_id: bytes, letter: Letter) -> None:
         """The import policy, once for each message as well."""
         if letter.stack != self.env.me:
-            act = _act(letter.ci, letter.sender, letter.body, msg_id)
+            act = _act(letter, letter.ci, msg_id)
             self._rights.require_use(letter.stack, act)
 
     def _deliver_here(self, item: Outgoing) -> None:
@@ -159,6 +194,7 @@ class Durable(Voice):
             content_type=letter.content_type,
             body=letter.body,
             no_reply=letter.no_reply,
+            large=letter.large,
         )
         low_ms = self.outbox.low_ms(me)
         self.inbox.take((me, item.msg_id), note, self.outbox.left_s(item), low_ms, b"")
@@ -215,10 +251,11 @@ class Durable(Voice):
         elif self.outbox.is_ending(header.reply_to):
             pass  # confirmed when that is durable
         elif body.get("du") is True and header.kind in (Kind.REPLY, Kind.NACK):
-            self._confirm(header.source, header.reply_to)
+            self._confirm(header.source, header.reply_to, again=header.attempt % DETOURS + 1)
 
     def _take(self, item: Outgoing, kind: int, body: Body) -> None:
         if kind == Kind.RECEIPT:
+            item.attempts.trace = bytes_of(body, "tr")
             self.outbox.on_receipt(item)
         elif kind == Kind.CHUNK:
             offset = number_of(body, "off", OFFSET_MAX)
@@ -259,14 +296,28 @@ class Durable(Voice):
         else:
             self.outbox.fail(item, code, detail, outcome)
 
-    def _confirm(self, stack: StackId, msg_id: bytes) -> None:
+    def _confirm(self, stack: StackId, msg_id: bytes, *, again: int = 0) -> None:
+        """Say that the answer is safe here; `again` that its stack had not heard of that, and which
+        way round to take."""
+        body = {"rr": True, "du": True}
         if stack == self.env.me:
             self.inbox.confirmed((stack, msg_id))
-        else:
-            body = {"rr": True, "du": True}
+        elif not again:
             self._answering.say(Kind.RECEIPT, stack, msg_id, body, ttl_s=NACK_WITHIN_S)
+        else:
+            avoid = b""
+            for _ in range(again):
+                avoid = self._forwarding.detour(stack, avoid)
+            self._answering.say_round(avoid, stack, msg_id, body)
 
 
-def _act(ci: str, sender: str, body: bytes, msg_id: bytes) -> Act:
+def _large_of(key: Key, body: Body) -> Large | None:
+    """The large body that a request of another stack names."""
+    size, root = number_of(body, "ls", SIZE_MAX), bytes_of(body, "lr")
+    return Large(name_at(*key), size, root) if size else None
+
+
+def _act(said: Note | Letter, ci: str, msg_id: bytes) -> Act:
     """A message as the policy and both audit logs see it."""
-    return Act("message", ci, caller_ci=sender, size=len(body), ref=msg_id.hex())
+    size = len(said.body) if said.large is None else said.large.size
+    return Act("message", ci, caller_ci=said.sender, size=size, ref=msg_id.hex())

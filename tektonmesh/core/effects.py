@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 from tektonmesh.core.frozen import frozen
+from tektonmesh.core.large import Large
 from tektonmesh.core.messages import Message
 from tektonmesh.core.types import LinkId, StackId
 
@@ -75,6 +76,8 @@ class Deliver:
     attempt: int
     depth: int = 0
     """How many calls led to this one, if it is one, by the word of the calling stack."""
+    large: Large | None = None
+    """A body that is in a file; `body` is empty then."""
 
 
 @frozen
@@ -134,6 +137,22 @@ class Audit:
     data: dict[str, Any]
 
 
+@frozen
+class BodyAct:
+    """Something to do with the file of a large body (docs/design/bodies.md). All but "drop" are
+    answered by `BodyDone`:
+    "open" makes it for a body of `size` bytes and says which chunks of it have their hash in `data`
+    (one byte each); "read" gives `size` bytes at `offset`, and behind the body, which has `whole`
+    bytes, its sums; "write" puts `data` at `offset`; "sync" makes it durable."""
+
+    act: str
+    name: str
+    offset: int = 0
+    size: int = 0
+    whole: int = 0
+    data: bytes = b""
+
+
 Effect = (
     Send
     | CloseLink
@@ -147,4 +166,5 @@ Effect = (
     | WatchEndpoint
     | Notice
     | Audit
+    | BodyAct
 )

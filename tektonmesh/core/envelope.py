@@ -85,6 +85,8 @@ class Kind(IntEnum):
     SHARED = 10
     """A request of which the body is shared with others (`core/joining`)."""
     CREDIT = 11
+    PULL = 12
+    PART = 13
     SHARE = 16
     WITNESS = 17
 

@@ -283,6 +283,15 @@ class AuditState:
 
 
 @frozen
+class Drain:
+    """Publish `draining`, take nothing new, and answer when nothing is held any more, or after
+    `within_s`, with the counts of what is left."""
+
+    ticket: int
+    within_s: float
+
+
+@frozen
 class Leave:
     """Publish `left`, wait for the neighbours to have it (bounded), then answer."""
 
@@ -318,6 +327,18 @@ class ReplyFailed:
     lost: bool = False
 
 
+@frozen
+class BodyDone:
+    """What a `BodyAct` asked for is done; `data` is what was read, or which chunks are there.
+    `code` is "store" or "busy" if it cannot be."""
+
+    act: str
+    name: str
+    offset: int = 0
+    data: bytes = b""
+    code: str = ""
+
+
 Event = (
     Tick
     | WallClock
@@ -347,8 +368,10 @@ Event = (
     | Govern
     | AskWitnesses
     | AuditState
+    | Drain
     | Leave
     | ReplyChunk
     | ReplyDone
     | ReplyFailed
+    | BodyDone
 )

@@ -47,6 +47,7 @@ from tektonmesh.core.machine import Env
 from tektonmesh.core.messages import Forward, HopAck, Released, Settled
 from tektonmesh.core.neighbours import Neighbours
 from tektonmesh.core.paths import Paths
+from tektonmesh.core.relaying import Relaying
 from tektonmesh.core.releases import is_certain
 from tektonmesh.core.replica import Replica
 from tektonmesh.core.routes import Routes
@@ -70,7 +71,7 @@ class Forwarding:
         self.env = env
         self.queued_bytes = 0
         self.relayed = 0
-        self._replica = replica
+        self.relaying = Relaying(env, replica, neighbours)
         self._paths = paths
         self._neighbours = neighbours
         self._short = short_id(env.me)
@@ -78,7 +79,7 @@ class Forwarding:
         self._handlers: dict[int, Handler] = {}
         self._lanes: dict[LinkId, Lane] = {}
         self._departures = Departures(env)
-        self._routes = Routes(paths, self._lanes)
+        self._routes = Routes(env.me, paths, self._lanes)
         self._seen: dict[bytes, None] = {}
         self._seen_before: dict[bytes, None] = {}
         self._seen_until = env.after(env.settings.hop_keep_s)
@@ -112,9 +113,19 @@ class Forwarding:
         """What the best path to a stack takes both ways; 0 while there is none."""
         return (self._paths.cost(destination) or 0) / 1000.0
 
-    def path(self, destination: StackId) -> list[StackId]:
-        """The best path as this node sees it, both ends included; empty if there is none."""
-        return self._paths.path(destination)
+    def path(self, destination: StackId, avoid: bytes = b"") -> list[StackId]:
+        """The way of an own envelope as this node sees it, both ends included; empty if there is
+        none."""
+        return self._routes.path(destination, avoid)
+
+    def detour(self, destination: StackId, avoid: bytes) -> bytes:
+        """What the next copy should avoid when nothing was heard of the last, which had `avoid`;
+        the word of the hops, who may lie, is not asked."""
+        return self._routes.detour(destination, avoid)
+
+    def lanes(self) -> list[Lane]:
+        """For people: every lane with what it keeps."""
+        return list(self._lanes.values())
 
     # --- links -----------------------------------------------------------------------------------
 
@@ -143,6 +154,7 @@ class Forwarding:
     def graph_changed(self) -> None:
         """Forget the remembered routes."""
         self._routes.clear()
+        self.relaying.graph_changed()
 
     def end_of_batch(self, link: LinkId) -> None:
         """One read is dealt with: send what it caused."""
@@ -258,6 +270,7 @@ class Forwarding:
             or key in self._seen_before
             or age_ms >= int.from_bytes(data[TTL])
             or self.queued_bytes + size > settings.relay_queue_bytes
+            or not self.relaying.affords(data)
         ):
             return False
         kept = Kept(data, self.env.now, tries_left - 1, back=lane, back_seq=seq)
@@ -273,6 +286,7 @@ class Forwarding:
         transit_ms = lane.transit_ms
         code = self._refusal(data, mutable, transit_ms)
         if code:
+            self.relaying.refuse(code, data[SOURCE])
             self._release(lane, seq, code)
             return
         settings = self.env.settings
@@ -316,23 +330,14 @@ class Forwarding:
             return "expired"
         if self.queued_bytes + len(data) > self.env.settings.relay_queue_bytes:
             return "busy"
-        if not self._routes.knows(data) and not self._may_relay(data):
+        if not self._routes.knows(data) and not self.relaying.consents(data):
             return "refused"
-        return ""
+        return "" if self.relaying.affords(data) else "quota"
 
     def _was_here(self, key: bytes) -> bool:
         """Whether this (attempt, msg_id, source) was relayed of late. Two generations of
         `hop_keep_s` each, as long as an upstream hop may still send it another way."""
         return key in self._seen or key in self._seen_before
-
-    def _may_relay(self, data: bytes) -> bool:
-        """This stack's own word on relaying (`relay` in its settings and its record)."""
-        relay = self.env.settings.relay
-        source, destination = data[SOURCE], data[DESTINATION]
-        if relay == "peers":
-            link_to = self._neighbours.link_to
-            return link_to(source) is not None or link_to(destination) is not None
-        return relay == "members" and self._replica.has(source)
 
     def _release(self, lane: Lane, seq: int, code: str, visited: tuple[bytes, ...] = ()) -> None:
         lane.release(seq, code, visited)
@@ -431,8 +436,9 @@ class Forwarding:
         if lane.timed:
             late, old = lane.oldest_unacked(), lane.oldest_kept()
             assert old is not None
-            next_s = old[1].sent_at + keep_s
-            self._time(lane, min(next_s, late[1].sent_at + timeout_s) if late else next_s)
+            # What is sent from now on has no timer of its own, so look again that soon.
+            sent_at = late[1].sent_at if late else now
+            self._time(lane, min(old[1].sent_at + keep_s, sent_at + timeout_s))
 
     def _hop_is_silent(self, lane: Lane, seq: int, kept: Kept) -> None:
         """No acknowledgement in time: another way if there is one. If there is none it stays

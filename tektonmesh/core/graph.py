@@ -75,9 +75,7 @@ class Graph:
         self._claims: MutableMapping[StackId, dict[StackId, Claim]] = layer(
             None if base is None else base._claims
         )
-        self._no_relay: MutableMapping[StackId, bool] = layer(
-            None if base is None else base._no_relay
-        )
+        self._consent: MutableMapping[StackId, str] = layer(None if base is None else base._consent)
         self._seen: MutableMapping[StackId, Seen] = layer(None if base is None else base._seen)
         self._named: MutableMapping[StackId, str] = layer(None if base is None else base._named)
         self._edges: MutableMapping[StackId, dict[StackId, int]] = layer(
@@ -105,7 +103,7 @@ class Graph:
     def _forget_own(self) -> None:
         """The base knows this stack from its records, which count for nothing here. The edges
         that it read in them stand until our links say otherwise: we go on where we were."""
-        for kept in (self._claims, self._no_relay, self._seen, self._named):
+        for kept in (self._claims, self._consent, self._seen, self._named):
             kept.pop(self._env.me, None)
 
     # --- reads -----------------------------------------------------------------------------------
@@ -178,11 +176,20 @@ class Graph:
 
     def transit_ms(self, stack_id: StackId) -> int | None:
         """What passing through a stack costs on top of its edges; None when it does not relay."""
-        if stack_id in self._no_relay:
+        if self._consent.get(stack_id) == "none":
             return None
+        return DRAINING_MS if self.draining(stack_id) else 0
+
+    def draining(self, stack_id: StackId) -> bool:
+        """Whether a stack says that it is about to leave."""
         held = self._replica.owners.get(stack_id)
-        draining = held is not None and held.head.status == Status.DRAINING
-        return DRAINING_MS if draining else 0
+        return held is not None and held.head.status == Status.DRAINING
+
+    def passes(self, stack_id: StackId, dest: StackId) -> bool:
+        """Whether a stack relays to `dest` whoever asks; one that relays for its linked peers only
+        does so for those that it is linked with."""
+        consent = self._consent.get(stack_id)
+        return consent is None or (consent == "peers" and dest in self.edges(stack_id))
 
     def watch(self, callback: Callable[[], None]) -> None:
         """Call `callback()` after the graph has changed, at most once in 50 ms."""
@@ -242,7 +249,7 @@ class Graph:
         keep(self._seen, owner, seen)
         held = self._replica.owners.get(owner)
         claims: dict[StackId, Claim] = {}
-        relays = True
+        consent = None
         if held is not None:
             read = [read_claim(key, held.value(key)) for key in held.keys("link")]
             about = held.value("stack/self") or {}
@@ -253,9 +260,9 @@ class Graph:
             name = about.get("name")
             if isinstance(name, str):
                 keep(self._named, owner, name)
-            relays = about.get("relay") != "none"
+            consent = about.get("relay")
         keep(self._claims, owner, claims or None)
-        keep(self._no_relay, owner, None if relays else True)
+        keep(self._consent, owner, consent if consent in ("none", "peers") else None)
         self._rejoin(owner)
 
     # --- edges -----------------------------------------------------------------------------------

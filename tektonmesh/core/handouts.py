@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from tektonmesh.core.ci import CALL_TYPE, Ci, key_of
 from tektonmesh.core.effects import CancelDelivery, Deliver
+from tektonmesh.core.large import Large
 from tektonmesh.core.machine import Env
 from tektonmesh.core.wheel import Waiting, Wheel
 from tektonmesh.errors import CODES, DeliveryError, LocalError, MeshError
@@ -28,6 +29,7 @@ class Parcel(NamedTuple):
     left_s: float
     attempt: int = 0
     depth: int = 0
+    large: Large | None = None
 
 
 class Delivery(Waiting):
@@ -75,6 +77,8 @@ class Handouts:
         self._calls: dict[bytes, Delivery] = {}
         """Those that are calls of MCP, by their id."""
         self._last = 0
+        self.closed = False
+        """This stack is about to leave: CIs finish what they have and get nothing new."""
         self._wheel: Wheel[Delivery] = Wheel(env, "deliveries", self._expire)
 
     def __len__(self) -> int:
@@ -99,6 +103,8 @@ class Handouts:
 
         Raises DeliveryError `ci_offline`, or `busy` while it has `inbox_per_ci_max` open.
         """
+        if self.closed:
+            raise DeliveryError("The stack of the CI is leaving the mesh.", code="leaving")
         if not ci.takes(parcel.content_type):
             raise DeliveryError(f"'{ci.name}' takes no messages at present.", code="ci_offline")
         if self._per_ci.get(ci.key, 0) >= self.env.settings.inbox_per_ci_max:
@@ -125,6 +131,7 @@ class Handouts:
                 deadline_s=parcel.left_s,
                 attempt=parcel.attempt,
                 depth=parcel.depth,
+                large=parcel.large,
             )
         )
         return delivery.number

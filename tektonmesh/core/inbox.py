@@ -10,13 +10,13 @@ CIs is `turns`', bringing answers back `courier`'s.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 from tektonmesh.core.commits import Commits, Row
 from tektonmesh.core.courier import Courier
-from tektonmesh.core.effects import Save
+from tektonmesh.core.effects import BodyAct, Save
 from tektonmesh.core.ends import Ends, Span
 from tektonmesh.core.handouts import Parcel
 from tektonmesh.core.incoming import (
@@ -28,11 +28,14 @@ from tektonmesh.core.incoming import (
     Key,
     Note,
     Stage,
+    note_of,
+    words_of_note,
 )
 from tektonmesh.core.knowncis import KnownCis
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.outbox import time_of
+from tektonmesh.core.pulls import Pulls
 from tektonmesh.core.repliers import outcome_of
 from tektonmesh.core.rows import drop_row, pack_row, read_rows
 from tektonmesh.core.turns import TABLE as LEASES
@@ -43,6 +46,9 @@ from tektonmesh.errors import DeliveryError, MeshError
 TABLE, MARKS, LOWS = "inbox", "taken", "low"
 
 Words = list[Any]
+
+FOR_GOOD = ("not_found", "refused", "too_large", "protocol")
+"""Why a message is never taken."""
 
 LATE_DETAIL = "Its time was over before its CI answered."
 ENDED_DETAIL = "It was here before, and its answer is not kept any more."
@@ -79,6 +85,7 @@ class Inbox:
     ) -> None:
         self.env = env
         self.turns: Turns
+        self.pulls: Pulls
         self.label: Callable[[StackId], str] = lambda stack: stack.hex()
         self.permit: Callable[[Key, Note], None] = lambda _key, _note: None
         """Raises DeliveryError if the policy does not let that stack speak to that CI."""
@@ -115,6 +122,10 @@ class Inbox:
     def held_bytes(self) -> int:
         return self._bytes
 
+    def with_id(self, msg_id: bytes) -> list[Incoming]:
+        """For people: the messages of this id, whoever sent them. Looks at every mark."""
+        return [item for item in self._items.values() if item.key[1] == msg_id]
+
     # --- beginning -------------------------------------------------------------------------------
 
     def load(self, saved: Saved) -> None:
@@ -149,10 +160,9 @@ class Inbox:
         if item.stage is Stage.ANSWERED:
             item.answer = Answer(body, content_type, code, outcome)
         elif item.stage is not Stage.DONE:
-            if noted is None or len(noted[0]) != 4:
+            item.note = None if noted is None else note_of(*noted)
+            if item.note is None:
                 return None
-            ci, sender, kind, no_reply = noted[0]
-            item.note = Note(ci, sender, kind, noted[1], bool(no_reply))
             item.stage = Stage.WAITING
         return item
 
@@ -177,14 +187,35 @@ class Inbox:
         else:
             try:
                 self._check(key, note)
+                if self._is_lacking(key, note, left_s, (low_ms, trace)):
+                    return
             except MeshError as error:
                 code = error.code.name
-                if code in ("not_found", "refused"):
+                if code in FOR_GOOD:
                     self._refuse(key, error, left_s, trace)
                 else:
                     self._voice.nack(key, "busy", error.detail, "released")
                 return
             self._take(key, note, left_s, low_ms, trace)
+
+    def _is_lacking(self, key: Key, note: Note, left_s: float, about: tuple[int, bytes]) -> bool:
+        """Whether its large body has to be brought first; it is taken when that is here. Raises
+        DeliveryError if there is no room for it."""
+        if note.large is None or key[0] == self.env.me or self.pulls.is_whole(note.large):
+            return False
+        until = self.env.after(left_s)
+
+        def again() -> None:
+            self.take(key, note, max(until - self.env.now, 0.001), *about)
+
+        def failed(code: str, detail: str) -> None:
+            if code in FOR_GOOD:
+                self._refuse(key, DeliveryError(detail, code=code), left_s, about[1])
+            else:
+                self._voice.nack(key, "busy", detail, "released")
+
+        self.pulls.bring(key, note.large, left_s, again, failed)
+        return True
 
     def _check(self, key: Key, note: Note) -> None:
         """Raises MeshError if it cannot be taken: `not_found` or `refused`, for good; else for
@@ -207,8 +238,7 @@ class Inbox:
         item = self._new(key, left_s, trace)
         item.note = note
         self._insert(item)
-        words = [note.ci, note.sender, note.content_type, note.no_reply]
-        row: Row = (TABLE, item.row_key, pack_row(self.env, words, note.body))
+        row: Row = (TABLE, item.row_key, pack_row(self.env, words_of_note(note), note.body))
         # Not with the rows that a disk that refuses makes undone: marks that went are gone.
         lows = self._raise_low(key[0], low_ms)
         if lows:
@@ -269,6 +299,7 @@ class Inbox:
             content_type=note.content_type,
             left_s=left_s,
             attempt=item.attempt,
+            large=note.large,
         )
 
     def answered(self, item: Incoming, body: bytes, content_type: str) -> None:
@@ -294,6 +325,7 @@ class Inbox:
     def _answer(self, item: Incoming, answer: Answer) -> None:
         """Its end here; the origin hears of it once that is durable."""
         self._count(item, -1)
+        self._drop_body(item)
         item.stage, item.note, item.answer = Stage.ANSWERED, None, answer
         self._count(item, 1)
         gone: tuple[Row, ...] = ((TABLE, item.row_key, None), (LEASES, item.row_key, None))
@@ -387,6 +419,21 @@ class Inbox:
         marks.pop(item.row_key, None)
         if not marks:
             self._marks.pop(item.key[0], None)
+
+    def _drop_body(self, item: Incoming) -> None:
+        """Its large body is not needed any more; that of a message from here is its origin's."""
+        if item.note is not None and item.note.large is not None and item.key[0] != self.env.me:
+            self.env.emit(BodyAct("drop", item.note.large.name))
+
+    def large_bodies(self) -> Iterator[str]:
+        """The names of the files of those that wait for their CIs."""
+        notes = (item.note for item in self._items.values())
+        return (note.large.name for note in notes if note is not None and note.large is not None)
+
+    def large_bytes(self, source: StackId) -> int:
+        """What large bodies from one origin take here."""
+        notes = (item.note for item in self._items.values() if item.key[0] == source)
+        return sum(note.large.size for note in notes if note is not None and note.large is not None)
 
     def _count(self, item: Incoming, by: int) -> None:
         self._open += by * (item.note is not None)

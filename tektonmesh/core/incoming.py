@@ -8,11 +8,12 @@ origin has confirmed it. Both are written in one transaction. What is done about
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tektonmesh.core.courier import Freight
 from tektonmesh.core.ends import Span
 from tektonmesh.core.envelope import Kind
+from tektonmesh.core.large import Large, large_of, words_of
 from tektonmesh.core.sealing import Body
 from tektonmesh.core.types import StackId
 
@@ -45,13 +46,29 @@ class Stage(IntEnum):
 
 
 class Note(NamedTuple):
-    """What its origin wrote, as the row keeps it."""
+    """What its origin wrote, as the row keeps it. A `large` body lies in a file; `body` is empty
+    then."""
 
     ci: str
     sender: str
     content_type: str
     body: bytes
     no_reply: bool
+    large: Large | None = None
+
+
+def words_of_note(note: Note) -> list[Any]:
+    """All but the body, as a row keeps it."""
+    return [note.ci, note.sender, note.content_type, note.no_reply, *words_of(note.large)]
+
+
+def note_of(words: list[Any], body: bytes) -> Note | None:
+    """What `words_of_note` wrote; None for anything else."""
+    large = large_of(words[4:])
+    if len(words) < 4 or (large is None) != (len(words) == 4):
+        return None
+    ci, sender, content_type, no_reply = words[:4]
+    return Note(ci, sender, content_type, body, bool(no_reply), large)
 
 
 class Answer(NamedTuple):

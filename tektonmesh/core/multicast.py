@@ -76,6 +76,9 @@ class Multicast:
         """
         if command.stream:
             raise LocalError("Replies of a team come together; they cannot be streamed.")
+        if "large" in command.options:
+            limit = self.env.settings.body_size_max
+            raise LocalError(f"To a team a body has at most {limit} bytes.", code="too_large")
         if command.options.get("durable"):
             raise LocalError(
                 "A team gets no durable message.",

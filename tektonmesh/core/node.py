@@ -21,6 +21,7 @@ from tektonmesh.core.deliveries import Deliveries
 from tektonmesh.core.dialling import Dialling
 from tektonmesh.core.dissemination import Dissemination
 from tektonmesh.core.divergence import Divergence
+from tektonmesh.core.draining import Draining
 from tektonmesh.core.durable import Durable
 from tektonmesh.core.effects import Answer, AnswerFailed, CloseLink, Effect
 from tektonmesh.core.forwarding import Forwarding
@@ -108,6 +109,7 @@ class Node:
         self.rights = Rights(
             env, self.trust, self.clock, replica=self.replica, cis=self.cis, saved=saved
         )
+        self.forwarding.relaying.is_own = self.rights.is_own
         self.trust.key_epoch_of = self._key_epoch_of
         self.trust.introduces = self.rights.is_introducer
         self.invites = Invites(env, self.trust, self.rights, self.clock, saved)
@@ -136,6 +138,7 @@ class Node:
             requests=self.requests,
         )
         self.blobs = Blobs(env, self.replica, self.neighbours, saved)
+        self.draining = Draining(env, self._holdings(), lambda: self.forwarding.relayed)
         self.started = now
         self._novelty_due = now
         self._events: dict[type, Callable[[Any], None]] = self._event_table()
@@ -222,10 +225,12 @@ class Node:
             ev.Govern: self._command(self._govern),
             ev.AskWitnesses: self._command(self.witness.ask),
             ev.AuditState: self._audit_state,
+            ev.Drain: self._command(self._drain),
             ev.Leave: self._command(self._leave),
             ev.ReplyChunk: self.deliveries.reply_chunk,
             ev.ReplyDone: self.deliveries.reply_done,
             ev.ReplyFailed: self.deliveries.reply_failed,
+            ev.BodyDone: self.durable.on_body_done,
         }
 
     def _message_table(self) -> dict[type, Callable[[LinkId, Any], None]]:
@@ -425,6 +430,23 @@ class Node:
     def _cancel(self, event: ev.CancelCommand) -> None:
         if not (self.blobs.cancel(event.ticket) or self.choosing.cancel(event.ticket)):
             self.requests.cancel(event.ticket)
+
+    def _holdings(self) -> dict[str, Callable[[], int]]:
+        """What a stack that is to stop finishes first."""
+        return {
+            "requests": lambda: self.requests.pending,
+            "deliveries": lambda: self.deliveries.open,
+            "forwarding_bytes": lambda: self.forwarding.queued_bytes,
+        }
+
+    def _drain(self, event: ev.Drain) -> None:
+        self.requests.draining()
+        self.durable.draining()
+        self.owner.drain()
+        ticket = event.ticket
+        self.draining.begin(
+            event.within_s, lambda held: self.env.emit(Answer(ticket, {"held": held}))
+        )
 
     def _leave(self, event: ev.Leave) -> None:
         self.dialling.stop()

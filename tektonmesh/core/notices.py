@@ -58,6 +58,8 @@ KINDS: dict[str, str] = {
     "peer_refused": "A peer does not admit this stack.",
     "peer_struck": "A peer broke the protocol (`reason`); with `held_off_s` it has done so too "
     "often, and there is no link with it for so long.",
+    "relay_over_quota": "A stack sends more through this one than it passes on; said at most once "
+    "a minute of each.",
     "seal_refused": "A message could not be opened or was not from whom it claimed.",
     "self_contradicted": "Others hold proof that the key of this stack signed two states at once "
     "(a machine resumed from a copy, a clone); it publishes anew under a higher epoch, or with "

@@ -10,15 +10,18 @@ is the same message again, also after a restart (docs/design/forwarding.md).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from tektonmesh.core.attempts import Past
 from tektonmesh.core.commits import Commits, Row, refusal
 from tektonmesh.core.courier import Courier
+from tektonmesh.core.effects import BodyAct
 from tektonmesh.core.ends import Ends, Span
 from tektonmesh.core.events import SendMessage
 from tektonmesh.core.graph import Graph
+from tektonmesh.core.large import Large
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.outcomes import Outcomes, Question
@@ -32,11 +35,13 @@ from tektonmesh.core.outgoing import (
     Ended,
     Letter,
     Outgoing,
+    letter_of,
+    words_of_letter,
 )
 from tektonmesh.core.repeated import check_same, key_of, print_of
 from tektonmesh.core.rows import drop_row, pack_row, read_rows
 from tektonmesh.core.sent import KEEP_S, Sent
-from tektonmesh.core.types import ID_SIZE, Saved, StackId
+from tektonmesh.core.types import Saved, StackId
 from tektonmesh.errors import DeliveryError, MeshError
 
 ROUTE_GRACE_S = 2.0
@@ -65,6 +70,7 @@ class Outbox:
     ) -> None:
         self.env = env
         self.sent = Sent(env)
+        self.past = Past()
         self.confirm: Callable[[StackId, bytes], None] = lambda _stack, _msg_id: None
         """Tells the destination that its answer is safe here."""
         self.deliver_here: Callable[[Outgoing], None] = lambda _item: None
@@ -99,6 +105,16 @@ class Outbox:
     def find(self, msg_id: bytes) -> Outgoing | None:
         return self._open.get(msg_id)
 
+    def offer(self, stack: StackId, msg_id: bytes) -> Large | None:
+        """The large body of a message that is for that stack and has no end."""
+        item = self._open.get(msg_id)
+        return item.letter.large if item is not None and item.stack == stack else None
+
+    def large_bodies(self) -> Iterator[str]:
+        """The names of those that are still needed."""
+        held = (item.letter.large for item in self._open.values())
+        return (large.name for large in held if large is not None)
+
     def is_ending(self, msg_id: bytes) -> bool:
         """Whether its end is known but could still be lost: then nobody may be told of it."""
         return msg_id in self._ending
@@ -129,10 +145,10 @@ class Outbox:
         self._last_ms = time_of(self.sent.newest())
         news = {key: words for key, words, _body in read_rows(self.env, saved, NEWS)}
         for msg_id, words, body in read_rows(self.env, saved, TABLE):
-            if len(words) != 9 or not isinstance(words[0], bytes) or len(words[0]) != ID_SIZE:
+            letter = letter_of(words, body)
+            if letter is None:
                 drop_row(self.env, TABLE, msg_id)
                 continue
-            letter = Letter._make([*words[:4], body, *words[4:]])
             item = self._make(msg_id, letter, again=True)
             item.committed = item.reloaded = True
             item.transitions = [[ACCEPTED, letter.born_ms]]
@@ -174,14 +190,14 @@ class Outbox:
             no_reply=bool(command.options.get("no_reply")),
             key=key,
             print=print_of(command) if key else b"",
+            large=command.options.get("large"),
         )
         msg_id = self._new_id(now_ms)
         self.permit(msg_id, letter)
         item = self._make(msg_id, letter)
         self._insert(item)
         self._attach(item, command, timeout_s)
-        words = [word for at, word in enumerate(letter) if at != Letter._fields.index("body")]
-        row = (TABLE, msg_id, pack_row(self.env, words, letter.body))
+        row = (TABLE, msg_id, pack_row(self.env, words_of_letter(letter), letter.body))
         self._commits.save((row,), partial(self._committed, item), partial(self._refused, item))
 
     def _new_id(self, now_ms: int) -> bytes:
@@ -291,6 +307,10 @@ class Outbox:
         self._outcomes.refused(ticket, error)
         return True
 
+    def draining(self) -> None:
+        """Accept no more."""
+        self._leaving = True
+
     def leaving(self) -> None:
         """Take no more. What was accepted is on the disk; whoever waits has to ask again."""
         self._leaving = True
@@ -399,6 +419,8 @@ class Outbox:
             **about,
         )
         self._remove(item)
+        item.attempts.trace = ended.trace or item.attempts.trace
+        self.past.keep(item.msg_id, item.attempts)
         self._courier.drop(item)
         rows: list[Row] = [(TABLE, item.msg_id, None), (NEWS, item.msg_id, None)]
         rows += self.sent.add(item.msg_id, ended)
@@ -430,6 +452,8 @@ class Outbox:
         del self._open[item.msg_id]
         self._bytes -= item.size
         self._keys.pop(item.letter.key, None)
+        if item.letter.large is not None:
+            self.env.emit(BodyAct("drop", item.letter.large.name))
         self._seen(item)
         left = self._counts[item.letter.stack] - 1
         assert left >= 0 and self._bytes >= 0

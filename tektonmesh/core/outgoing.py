@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tektonmesh.core.courier import Freight
 from tektonmesh.core.ends import Span
 from tektonmesh.core.envelope import Kind
+from tektonmesh.core.large import Large, large_of, words_of
 from tektonmesh.core.sealing import Body
 from tektonmesh.core.streams import StreamIn
-from tektonmesh.core.types import StackId
+from tektonmesh.core.types import ID_SIZE, StackId
 from tektonmesh.errors import DeliveryError
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ Transitions = list[list[Any]]
 class Letter(NamedTuple):
     """What a caller wrote, as its row keeps it. `key` is the caller's idempotency key with whom it
     belongs to, empty without one; `print` a hash of what was sent with it; `born_ms` and `end_ms`
-    are instants of mesh time; with `no_reply` nobody wants the CI's answer."""
+    are instants of mesh time; with `no_reply` nobody wants the CI's answer. A `large` body lies in
+    a file, and `body` is empty."""
 
     stack: StackId
     ci: str
@@ -46,6 +48,27 @@ class Letter(NamedTuple):
     no_reply: bool = False
     key: bytes = b""
     print: bytes = b""
+    large: Large | None = None
+
+
+_PLAIN = len(Letter._fields) - 2
+"""Words of a row besides the body and what a large one adds."""
+
+
+def words_of_letter(letter: Letter) -> list[Any]:
+    """All but the body, as a row keeps it."""
+    words = [*letter]
+    del words[Letter._fields.index("body")], words[-1]
+    return words + words_of(letter.large)
+
+
+def letter_of(words: list[Any], body: bytes) -> Letter | None:
+    """What `words_of_letter` wrote; None for anything else."""
+    plain, large = words[:_PLAIN], large_of(words[_PLAIN:])
+    sound = len(plain) == _PLAIN and isinstance(plain[0], bytes) and len(plain[0]) == ID_SIZE
+    if not sound or (large is None) != (len(words) == _PLAIN):
+        return None
+    return Letter._make([*plain[:4], body, *plain[4:], large])
 
 
 class Outgoing(Freight):
@@ -128,6 +151,8 @@ class Outgoing(Freight):
         }
         if letter.no_reply:
             body["nr"] = True
+        if letter.large is not None:
+            body |= {"ls": letter.large.size, "lr": letter.large.root}
         return body
 
     def ttl_s(self, now: float) -> float:

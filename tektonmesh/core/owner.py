@@ -350,6 +350,21 @@ class Owner:
 
     # --- leaving ---------------------------------------------------------------------------------
 
+    @property
+    def draining(self) -> bool:
+        """Whether it has said that it is about to leave."""
+        return self._status == Status.DRAINING
+
+    def drain(self) -> None:
+        """Say at once that this stack is about to leave, so that others pass it by. It counts as a
+        change, since a refresh would travel more slowly."""
+        if self._status != Status.UP:
+            return
+        self._status = Status.DRAINING
+        if self.published and self._may_publish():
+            self._content_ver += 1
+            self._publish()
+
     def leave(self, ticket: int) -> None:
         """Publish `left` and answer `ticket` when the shell had time to send it. The answer says
         whether there was anything to take back."""

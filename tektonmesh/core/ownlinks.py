@@ -1,8 +1,9 @@
 """The own `link/*` records: what this stack signs about its edges, and nothing else.
 
 This module keeps the records in line with what `neighbours` tells it and decides which change is
-urgent, and which is not worth telling because the link comes and goes (`core/damping`). Whether a
-link is up is decided there; when a head goes out is decided by `owner`.
+urgent, and which is not worth telling because the link comes and goes (`core/damping`): such a link
+is shown as a dear one, which others take when nothing else leads there. Whether a link is up is
+decided there; when a head goes out is decided by `owner`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from tektonmesh.errors import LocalError
 
 UP = "up"
 SUSPECT = "suspect"
+DAMPED_MS = 10_000
+"""The cost of a link that comes and goes: the most that a record may say, so that any other way is
+better. Shown as suspect it would cut off whoever has no other link, for longer than it is down."""
+
 ROUNDING_S = 0.01
 """More than floats may round away: at the end of its rest a link must be found rested."""
 
@@ -77,8 +82,8 @@ class OwnLinks:
         """Bring the record in line with the edge, as far as the edge may be believed."""
         held, shown = self._held.get(stack_id), self._shown.get(stack_id)
         wanted, rest_s = held, self._damping.rest_s(stack_id)
-        if rest_s > 0.0 and (shown is None or _is_up(held)):
-            wanted = None if shown is None else (shown[0], SUSPECT)
+        if rest_s > 0.0:
+            wanted = _damped(held, shown)
             look = partial(self._show, stack_id)
             instant = self._env.after(rest_s + ROUNDING_S)
             self._env.deadlines.set(("flap", stack_id), instant, look)
@@ -109,6 +114,15 @@ class OwnLinks:
             return
         self._without_room.pop(stack_id, None)
         self._shown[stack_id] = wanted
+
+
+def _damped(held: Edge | None, shown: Edge | None) -> Edge | None:
+    """What is told of a link that comes and goes: not that it is back after it was withdrawn, and
+    not each time that it is away for a moment."""
+    if held is None or shown is None:
+        return None
+    dear = DAMPED_MS, UP
+    return dear if _is_up(held) or shown == dear else (shown[0], SUSPECT)
 
 
 def _is_up(edge: Edge | None) -> bool:

@@ -66,19 +66,25 @@ class Paths:
         self._neighbours = neighbours
         self._generation = -1
         self._tables: OrderedDict[tuple[StackId, tuple[bytes, ...]], Distances] = OrderedDict()
-        self._choices: OrderedDict[tuple[StackId, tuple[bytes, ...]], list[Hop]] = OrderedDict()
+        self._choices: OrderedDict[tuple[StackId, tuple[bytes, ...], bool], list[Hop]] = (
+            OrderedDict()
+        )
 
-    def candidates(self, dest: StackId, *, exclude: Sequence[bytes] = ()) -> list[Hop]:
+    def candidates(
+        self, dest: StackId, *, exclude: Sequence[bytes] = (), own: bool = True
+    ) -> list[Hop]:
         """The next hops towards `dest`, best first; empty when there is none. Not to be changed.
 
         `exclude` are short ids that the envelope must not meet again. Hops whose only known way
         leads through one of those come last: they may know of an edge that we have not heard of.
+        A neighbour that relays for its linked peers only does so for us (`own`); for another's
+        envelope it may not, and comes last unless `dest` is such a peer.
         """
         self._refresh()
-        key = (dest, tuple(sorted(exclude)))
+        key = (dest, tuple(sorted(exclude)), own)
         known = self._choices.get(key)
         if known is None:
-            known = self._choices[key] = self._choose(dest, key[1])
+            known = self._choices[key] = self._choose(dest, key[1], own)
             if len(self._choices) > CHOICES_MAX:
                 self._choices.popitem(last=False)
         else:
@@ -92,20 +98,26 @@ class Paths:
         hops = self.candidates(dest)
         return hops[0].cost if hops else None
 
-    def path(self, dest: StackId) -> list[StackId]:
+    def path(
+        self, dest: StackId, *, via: StackId | None = None, exclude: Sequence[bytes] = ()
+    ) -> list[StackId]:
         """The stacks of the best path as this node sees it, both ends included; empty without
-        one. The relays decide for themselves, so an envelope may take another one."""
+        one. It begins with the neighbour `via` if that is a next hop, and meets none of the short
+        ids `exclude`. The relays decide for themselves, so an envelope may take another one."""
         me = self._env.me
         if dest == me:
             return [me]
-        hops = self.candidates(dest)
+        hops = [hop.stack_id for hop in self.candidates(dest, exclude=exclude)]
         if not hops:
             return []
-        table = self._table(dest, ())
-        path = [me, hops[0].stack_id]
+        table = self._table(dest, tuple(sorted(exclude)))
+        path = [me, via if via is not None and via in hops else hops[0]]
         while path[-1] != dest:
-            assert len(path) <= len(table), "every step is nearer, so no stack comes twice"
-            path.append(self._ranked(path[-1], dest, table)[0][1])
+            assert len(path) <= len(table) + 1, "every step is nearer, so no stack comes twice"
+            onward = self._ranked(path[-1], dest, table)
+            if not onward:
+                return []  # it is hoped to know a way that is not known here
+            path.append(onward[0][1])
         return path
 
     def ways(self) -> Ways:
@@ -137,24 +149,30 @@ class Paths:
             self._tables.clear()
             self._choices.clear()
 
-    def _choose(self, dest: StackId, exclude: tuple[bytes, ...]) -> list[Hop]:
+    def _choose(self, dest: StackId, exclude: tuple[bytes, ...], own: bool) -> list[Hop]:
         me = self._env.me
         if dest == me or short_id(dest) in exclude:
             return []
-        ranked = self._ranked(me, dest, self._table(dest, exclude))
+        ranked = self._ranked(me, dest, self._table(dest, exclude), near=own)
+        doubtful = [] if own else self._ranked(me, dest, self._table(dest, exclude), near=True)
         if exclude:
-            sure = [peer for _cost, peer in ranked]
-            for cost, peer in self._ranked(me, dest, self._table(dest, ())):
-                if peer not in sure and short_id(peer) not in exclude:
-                    ranked.append((cost, peer))
+            doubtful += self._ranked(me, dest, self._table(dest, ()), near=True)
+        sure = {peer: None for _cost, peer in ranked}
+        for cost, peer in doubtful:
+            if peer not in sure and short_id(peer) not in exclude:
+                sure[peer] = None
+                ranked.append((cost, peer))
         links = [(self._neighbours.link_to(peer), peer, cost) for cost, peer in ranked]
         return [Hop(link.link, peer, cost) for link, peer, cost in links if link is not None]
 
-    def _ranked(self, here: StackId, dest: StackId, table: Distances) -> list[tuple[int, StackId]]:
-        """The ways on from `here`: (cost of the whole path, neighbour), best first."""
+    def _ranked(
+        self, here: StackId, dest: StackId, table: Distances, *, near: bool = False
+    ) -> list[tuple[int, StackId]]:
+        """The ways on from `here`: (cost of the whole path, neighbour), best first. With `near`
+        also by those that relay for `here` because it is linked with them."""
         ways = []
         for peer, cost in self._graph.edges(here).items():
-            transit = 0 if peer == dest else self._graph.transit_ms(peer)
+            transit = self._transit_ms(peer, dest, near=near)
             if peer in table and transit is not None and peer != self._env.me:
                 ways.append((cost + transit + table[peer], peer))
         ways.sort()
@@ -162,6 +180,13 @@ class Paths:
         if direct is not None and ways and direct <= DIRECT_FACTOR * ways[0][0]:
             ways.sort(key=lambda way: way[1] != dest)
         return ways
+
+    def _transit_ms(self, stack_id: StackId, dest: StackId, *, near: bool) -> int | None:
+        """What passing a stack on the way to `dest` costs; None if it would not pass it on."""
+        if stack_id == dest:
+            return 0
+        willing = near or self._graph.passes(stack_id, dest)
+        return self._graph.transit_ms(stack_id) if willing else None
 
     def _table(self, dest: StackId, exclude: tuple[bytes, ...]) -> Distances:
         key = (dest, exclude)
@@ -184,7 +209,7 @@ class Paths:
         heap = [(0, dest)]
         while heap:
             _, here = heapq.heappop(heap)
-            transit = 0 if here == dest else graph.transit_ms(here)
+            transit = self._transit_ms(here, dest, near=False)
             if here in done or here == me or transit is None:
                 continue
             assert here in table, "what is in the heap has a distance"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from tektonmesh.core.attempts import Attempts
 from tektonmesh.core.credits import Grant
 from tektonmesh.core.outcomes import Question
 from tektonmesh.core.sealing import Shared
@@ -25,15 +26,17 @@ class Pending(Waiting):
 
     `flying` counts the copies of which nothing was heard, `doubt` says that one of them may have
     got through unseen, `received` that the destination has it, by its own sealed word. `path` are
-    the stacks its newest copy took, as far as known. `act_at` is when to ask or send again,
-    `route_until` how long to wait while no path exists (None while one does). `shared` is the body
-    if it goes to many, `grant` how much of a streamed reply may come. A call of MCP has a `depth`
-    and its stack's `signature` (`assertions`).
+    the stacks its newest copy took, as far as known, `avoid` the short ids that it was to avoid.
+    `act_at` is when to ask or send again, `route_until` how long to wait while no path exists (None
+    while one does). `shared` is the body if it goes to many, `grant` how much of a streamed reply
+    may come. A call of MCP has a `depth` and its stack's `signature` (`assertions`).
     """
 
     __slots__ = (
         "act_at",
         "attempt",
+        "attempts",
+        "avoid",
         "body",
         "busy",
         "collected",
@@ -77,6 +80,8 @@ class Pending(Waiting):
         self.one_way = one_way
         self.window = window
         self.attempt = 0
+        self.attempts = Attempts()
+        self.avoid = b""
         self.act_at = deadline
         self.pause_s = 0.0
         self.route_until: float | None = None

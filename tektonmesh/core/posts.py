@@ -28,6 +28,7 @@ class Post(Waiting):
 
     __slots__ = (
         "attempt",
+        "avoid",
         "body",
         "kind",
         "msg_id",
@@ -50,6 +51,7 @@ class Post(Waiting):
         self.msg_id = msg_id
         self.until = until
         self.attempt = 0
+        self.avoid = b""
         self.out = False
         self.pause_s = 0.0
         self.size = len(body.get("body", b""))
@@ -71,15 +73,24 @@ class Posts:
         return len(self._open)
 
     def send(
-        self, kind: Kind, to: StackId, reply_to: bytes, body: Body, *, within_s: float
+        self,
+        kind: Kind,
+        to: StackId,
+        reply_to: bytes,
+        body: Body,
+        *,
+        within_s: float,
+        avoid: bytes = b"",
     ) -> None:
-        """Post `body` to the stack `to`; tried for `within_s` seconds.
+        """Post `body` to the stack `to`; tried for `within_s` seconds, past the relays `avoid` as
+        long as that leads there.
 
         Raises LocalError if the body cannot be packed or is too large; nothing is posted then."""
         assert within_s > 0
         msg_id = self._sealer.new_id()
         post = Post(kind, to, reply_to, body, msg_id=msg_id, until=self.env.after(within_s))
         round_trip_s = self._forwarding.round_trip_s(to)
+        post.avoid = avoid
         post.pause_s = max(self.env.settings.receipt_wait_s, 8.0 * round_trip_s)
         self._open[msg_id] = post
         self._bytes += post.size
@@ -104,12 +115,16 @@ class Posts:
                 post.body,
                 ttl_s=post.until - self.env.now,
                 reply_to=post.reply_to,
-                copy=Copy(post.msg_id, post.attempt),
+                copy=Copy(post.msg_id, post.attempt, post.avoid),
             )
         except DeliveryError:
             pass  # the keys of a stack that has just restarted come with its record
         else:
             post.out = self._forwarding.send(envelope, lambda code: self._done(post, code))
+            if post.avoid and not post.out:
+                post.avoid = b""
+                self._transmit(post)
+                return
         post.attempt += 1
         # Never beyond its end: a graph that keeps changing would put that off for ever.
         self._wheel.arm(post, min(post.until, self.env.after(self.env.jitter(post.pause_s))))
@@ -119,6 +134,8 @@ class Posts:
         post.out = False
         if code == "settled":
             self._close(post)
+        else:
+            post.avoid = b""
 
     def _again(self, post: Post) -> None:
         if self.env.now >= post.until:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tektonmesh.core.held import Held
 from tektonmesh.core.ownlinks import SUSPECT, UP
-from tektonmesh.core.types import StackId, StackState, Status
+from tektonmesh.core.types import StackId, StackState
 
 if TYPE_CHECKING:
     from tektonmesh.core.node import Node
@@ -54,6 +54,9 @@ def _of_self(node: Node) -> list[str]:
         )
     elif not node.owner.published:
         said.append("It has published nothing yet.")
+    elif node.owner.draining:
+        held = [f"{what} {count}" for what, count in node.draining.held().items()]
+        said.append(f"It is about to leave; it still holds {', '.join(held) or 'nothing'}.")
     if node.clock.alarm:
         said.append(
             "Its clock is over a minute from that of the mesh; no stack is deregistered meanwhile."
@@ -85,7 +88,7 @@ def _up(node: Node, held: Held, hops: int) -> list[str]:
         said = [f"A path of {hops} hops leads there."]
     else:
         said = ["The links that lead there are suspect, so nothing is sent over them for now."]
-    if held.head.status == Status.DRAINING:
+    if node.graph.draining(owner):
         said.append("It says that it is about to leave.")
     observers = node.graph.observers(owner)
     if len(observers) == 1:

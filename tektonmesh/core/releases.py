@@ -31,6 +31,9 @@ RELEASES: dict[str, Release] = {
     "refused": Release("policy", True, "This stack does not relay for these two.", _OTHER_WAY),
     "too_large": Release("link", True, "It could outgrow the next link's limit.", _OTHER_WAY),
     "version": Release("link", True, "Its version is not known here.", _OTHER_WAY),
+    "quota": Release(
+        "path", True, "Its origin sends more through here than this stack passes on.", _OTHER_WAY
+    ),
     "full": Release(
         "destination", True, "The destination itself has no room.", "gives it back to the origin"
     ),

@@ -27,7 +27,9 @@ def key_of(command: SendMessage, stack: StackId, ci: str) -> bytes:
 def print_of(command: SendMessage) -> bytes:
     """Of what a repetition must have in common."""
     no_reply = bool(command.options.get("no_reply"))
-    said = f"{command.content_type}\0{no_reply}\0".encode() + command.body
+    large = command.options.get("large")
+    body = command.body if large is None else large.root
+    said = f"{command.content_type}\0{no_reply}\0".encode() + body
     return hashlib.blake2b(said, digest_size=SIZE).digest()
 
 

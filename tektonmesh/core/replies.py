@@ -51,7 +51,8 @@ class Replies:
         if opened is not None:
             pending, body = opened
             self._outcomes.told(pending.question, number_of(body, "ld", IN_HAND_MAX))
-            self._copies.has_receipt(pending, self._way(pending, bytes_of(body, "tr")))
+            pending.attempts.trace = bytes_of(body, "tr")
+            self._copies.has_receipt(pending, self._way(pending, pending.attempts.trace))
         return ""
 
     def _on_chunk(self, envelope: Envelope) -> str:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tektonmesh.core.durable import Durable
 
 CANCEL_WITHIN_S = 10.0
-DURABLE_OPTIONS = {"durable": None, "key": None}.keys()
+DURABLE_OPTIONS = {"durable": None, "key": None, "large": None}.keys()
 GONE = (StackState.LEFT, StackState.DEREGISTERED)
 """What a stack is when there is nothing to wait for."""
 
@@ -63,7 +63,7 @@ class Requests:
         self._open: dict[bytes, Pending] = {}
         self._tickets: dict[int, Pending] = {}
         self._windows: dict[StackId, Window] = {}
-        self._leaving = False
+        self._draining = self._leaving = False
         self._credits = Credits(env)
         self.shared: Callable[[StackId, str], dict[str, Any] | None] = _nothing_shared
         """The record of a CI that a stack shares with this one alone; told by `core/sharing`."""
@@ -105,7 +105,7 @@ class Requests:
         `ci_offline`, `unreachable`, `busy` or `leaving`.
         """
         settings = self.env.settings
-        if self._leaving:
+        if self._draining:
             raise DeliveryError("This stack is leaving the mesh.", code="leaving")
         if len(command.body) > settings.body_size_max:
             limit = settings.body_size_max
@@ -167,8 +167,14 @@ class Requests:
             self._record_of(stack, ci)
         return self._tracing.start(command)
 
+    def draining(self) -> None:
+        """Take no more from callers here, nor for CIs here; what is open goes on."""
+        self._draining = True
+        self._deliveries.draining()
+
     def leaving(self) -> None:
-        """Take no more, and answer those that wait: after this nobody will."""
+        """Answer those that wait: after this nobody will."""
+        self.draining()
         self._leaving = True
         self._deliveries.leaving()
         for pending in list(self._open.values()):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from tektonmesh.core.envelope import (
     DESTINATION,
+    ENTRIES_MAX,
     FLOW,
+    SOURCE,
     TRACE_AT,
     Mutable,
     read_trace,
@@ -25,7 +27,8 @@ FLOWS_MAX = 65_536
 class Routes:
     """Chooses among `lanes`, the links that forwarding has at this moment."""
 
-    def __init__(self, paths: Paths, lanes: dict[LinkId, Lane]) -> None:
+    def __init__(self, me: StackId, paths: Paths, lanes: dict[LinkId, Lane]) -> None:
+        self._me = me
         self._paths = paths
         self._lanes = lanes
         self.flows: dict[bytes, Lane] = {}
@@ -37,6 +40,24 @@ class Routes:
     def knows(self, data: bytes) -> bool:
         """Whether envelopes of this source and destination have passed since the last change."""
         return data[FLOW] in self.flows
+
+    def path(self, destination: StackId, avoid: bytes = b"") -> list[StackId]:
+        """The way that an own envelope takes as this node sees it, both ends included; empty
+        without one. `avoid` is the envelope's avoid list."""
+        lane = None if avoid else self.flows.get(self._me + destination)
+        via = lane.stack_id if lane is not None else None
+        return self._paths.path(destination, via=via, exclude=shorts_of(avoid))
+
+    def detour(self, destination: StackId, avoid: bytes) -> bytes:
+        """What a copy should avoid of which the last one, with `avoid`, was not heard of: also the
+        inside of the way that one took. Empty when no other way is left: then all may be tried
+        again."""
+        inside = [short_id(stack) for stack in self.path(destination, avoid)[1:-1]]
+        longer = avoid + b"".join(inside)
+        if not inside or len(longer) > ENTRIES_MAX * SHORT_ID_SIZE:
+            return b""
+        hops = self._paths.candidates(destination, exclude=shorts_of(longer))
+        return longer if hops else b""
 
     def choose(self, kept: Kept, mutable: Mutable) -> Lane | None:
         """The remembered route of this flow if the envelope has no past that forbids it; else
@@ -53,7 +74,8 @@ class Routes:
     def _route(self, data: bytes) -> Lane | None:
         """The best lane for a flow; flows spread over equally good ones and stay there, so that
         a flow keeps its order."""
-        hops = self._paths.candidates(data[DESTINATION], exclude=())
+        own = data[SOURCE] == self._me
+        hops = self._paths.candidates(data[DESTINATION], exclude=(), own=own)
         usable = [hop for hop in hops if hop.link in self._lanes]
         usable = [hop for hop in usable if not self._lanes[hop.link].silent] or usable
         if not usable:
@@ -80,7 +102,8 @@ class Routes:
         exclude = [short for short in past if short != short_id(destination)]
         shut = exclude + tried
         silent: Lane | None = None
-        for hop in self._paths.candidates(destination, exclude=exclude):
+        own = data[SOURCE] == self._me
+        for hop in self._paths.candidates(destination, exclude=exclude, own=own):
             lane = self._lanes.get(hop.link)
             if lane is None or lane.short in shut:
                 continue

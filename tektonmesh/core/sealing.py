@@ -14,13 +14,15 @@ Bodies, by kind (docs/design/forwarding.md):
     CHUNK    data, off            RECEIPT  tr, ld         CANCEL   nothing
     NACK     code, detail, out (outcome), and for `unknown_key` id, pk (the newest prekey)
     RESEND   off, cr              CREDIT   off (what is there), cr
+    PULL     at (offsets of parts of a large body)       PART     off, data; or gone
     TRACE_REPLY  tr, rep (reports of the hops)
     SHARED   as REQUEST, with k and h (key and hash of the shared part) for body and ct; then the
              shared part: body, ct, locked with that key
     SHARE    v (version), cis (the records that are shared with this partner alone), uses (what it
              may use: say, the CIs it may speak to; lists, by CI a digest of what that offers it)
     WITNESS  a question has nothing, its answer n, h, at (the end of the asker's audit log)
-What durable messages add is listed in `durable`.
+What durable messages add is listed in `durable`; with the setting `padding` every body has a
+filling, which nobody reads (`padding`).
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import Any, NamedTuple
 
 from tektonmesh.core.envelope import (
     NO_ID,
+    START_SIZE_MAX,
     Envelope,
     Header,
     Kind,
@@ -39,6 +42,7 @@ from tektonmesh.core.envelope import (
 )
 from tektonmesh.core.keydoc import KeyDoc
 from tektonmesh.core.machine import Env
+from tektonmesh.core.padding import pack_padded
 from tektonmesh.core.refusals import Refusals
 from tektonmesh.core.replica import Replica
 from tektonmesh.core.types import SealKey, StackId
@@ -56,6 +60,8 @@ CLASS_OF: dict[Kind, SendClass] = {
     Kind.CANCEL: SendClass.CONTROL,
     Kind.RESEND: SendClass.CONTROL,
     Kind.CREDIT: SendClass.CONTROL,
+    Kind.PULL: SendClass.INTERACTIVE,
+    Kind.PART: SendClass.BULK,
     Kind.TRACE: SendClass.INTERACTIVE,
     Kind.TRACE_REPLY: SendClass.INTERACTIVE,
     Kind.SHARE: SendClass.INTERACTIVE,
@@ -68,6 +74,9 @@ TTL_MAX_MS = 0xFFFF_FFFF
 
 BULK_SIZE = 32 << 10
 """At 50 Mbit/s larger bodies keep a link busy for longer than a token may be late (5 ms)."""
+
+PADDED_MAX = START_SIZE_MAX - 256
+"""So far a body may be filled up: header and seal take 195 bytes besides."""
 
 KEYS_MAX = 4096
 """Keys of other stacks kept ready; looking them up anew is not dear."""
@@ -133,7 +142,7 @@ class Sealer:
             assert kind == Kind.REQUEST and reply_to == NO_ID
             kind, reply_to = Kind.SHARED, shared.group
             body = body | {"k": shared.key, "h": shared.digest}
-        plain = self.env.codec.pack(body)
+        plain = self._pack(body)
         header = Header(
             kind=kind,
             msg_id=copy.msg_id,
@@ -159,7 +168,7 @@ class Sealer:
     def share(self, group: bytes, body: bytes, content_type: str) -> Shared:
         """Lock a body for many. Raises LocalError if it cannot be packed."""
         key = self.env.chance.randbytes(32)
-        locked = self.env.crypto.lock(key, self.env.codec.pack({"body": body, "ct": content_type}))
+        locked = self.env.crypto.lock(key, self._pack({"body": body, "ct": content_type}))
         return Shared(group, key, blake2b(locked, digest_size=32).digest(), locked)
 
     def open(self, envelope: Envelope) -> Body:
@@ -181,6 +190,11 @@ class Sealer:
                 raise RemoteError("The shared part of the message is not the one it names.")
             body |= self._map(self.env.crypto.unlock(bytes_of(body, "k"), locked))
         return body
+
+    def _pack(self, body: Body) -> bytes:
+        if self.env.settings.padding:
+            return pack_padded(self.env.codec.pack, body, PADDED_MAX)
+        return self.env.codec.pack(body)
 
     def _map(self, plain: bytes) -> Body:
         body = self.env.codec.unpack(plain)

@@ -3,7 +3,7 @@
 What is public is gossiped; what is for partners never enters a delta. Each partner gets one
 snapshot of all that is shared with it, as a sealed envelope that relays cannot read, whenever that
 changes, whenever the partner has started anew, and now and then in case one was lost. What it may
-use goes along, where that is not plain (`core/offers`). What comes from others is held in memory
+use goes along, where that is not plain (`core/usable`). What comes from others is held in memory
 only, for as long as its owner is in the registry. Who is a partner for which CI is `core/policy`'s
 to decide; who may act on what it sees is asked again at every act.
 """
@@ -20,11 +20,11 @@ from tektonmesh.core.envelope import NO_ID, Envelope, Kind
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.machine import Env
 from tektonmesh.core.names import NAME
-from tektonmesh.core.offers import Offers, Uses, uses_of
 from tektonmesh.core.policy import PARTNERS, Act
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.rights import Rights
 from tektonmesh.core.types import StackId
+from tektonmesh.core.usable import Usable, Uses, uses_of
 from tektonmesh.errors import LocalError, RemoteError
 
 SNAPSHOT_SIZE_MAX = 200 << 10
@@ -67,7 +67,7 @@ class Sharing:
         forwarding: Forwarding,
     ) -> None:
         self.env = env
-        self.offers = Offers(env, replica, cis, rights)
+        self.usable = Usable(env, replica, cis, rights)
         self._replica = replica
         self._cis = cis
         self._rights = rights
@@ -140,12 +140,13 @@ class Sharing:
     def _drop(self, source: StackId) -> None:
         held = self._held.pop(source, None)
         self._size -= held.size if held is not None else 0
+        assert self._size >= 0, "what is held was counted"
 
     # --- what we share with others ---------------------------------------------------------------
 
     def on_change(self, change: Change) -> None:
         """A partner that started anew has nothing of us; one that is gone shares nothing."""
-        self.offers.on_change(change)
+        self.usable.on_change(change)
         if change.kind in ("expired", "forgotten", "left"):
             self._drop(change.owner)
             self._told.pop(change.owner, None)
@@ -159,7 +160,7 @@ class Sharing:
         self._push()
 
     def _changed(self) -> None:
-        if self._told or self._rights.partners() or self.offers.audience():
+        if self._told or self._rights.partners() or self.usable.audience():
             self._push_after(self.env.settings.coalesce_s)
 
     def _push_after(self, pause_s: float) -> None:
@@ -194,12 +195,12 @@ class Sharing:
             self.env.deadlines.set(END, self.env.after(end_s), self._changed)
 
     def _named(self) -> dict[StackId, None]:
-        named = [*self._rights.partners(), *self.offers.audience(), *self._told]
+        named = [*self._rights.partners(), *self.usable.audience(), *self._told]
         return {one: None for one in named if one != self.env.me}
 
     def _packed_for(self, stack_id: StackId) -> bytes:
         """What a stack is to be told now: records, and what it may use."""
-        uses = self.offers.uses(stack_id)
+        uses = self.usable.uses(stack_id)
         told = None if uses is None else uses.as_body()
         return self.env.codec.pack([self._records_for(stack_id, told), told])
 

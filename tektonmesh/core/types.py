@@ -246,9 +246,17 @@ class NodeSettings:
     request_timeout_s: float = 60.0
     request_timeout_max_s: float = 900.0
     body_size_max: int = 262_144 - 4096
+    padding: bool = False
+    """Whether sealed bodies are filled up to a few sizes."""
     window_messages: int = 512
     window_bytes: int = 4 << 20
     relay_queue_bytes: int = 32 << 20
+    relay_per_s: float = 0.0
+    """Messages per second that one origin of one's own may send through here; 0 is no limit."""
+    relay_bytes_per_s: float = 0.0
+    foreign_relay_per_s: float = 200.0
+    """The same for stacks of others. A guess, like `foreign_rate_per_s`: four destinations."""
+    foreign_relay_bytes_per_s: float = 8e6
     dedup_keep_s: float = 3600.0
     dedup_max: int = 100_000
     inbox_per_ci_max: int = 1000
@@ -278,6 +286,11 @@ class NodeSettings:
     """A CI that lost a message so often does not get it again."""
     ci_memory_s: float = 86_400.0
     """Messages wait for a CI that was here within this."""
+
+    # Large bodies (docs/design/bodies.md).
+    large_body_max: int = 1 << 30
+    large_bodies_bytes: int = 4 << 30
+    """All that is kept on the disk, of messages from here and for CIs here alike."""
 
     # Blobs (docs/design/blobs.md).
     blob_bytes: int = 64 << 20

@@ -65,10 +65,26 @@ def status(node: Node) -> dict[str, Any]:
             "dead_letters": node.durable.inbox.dead_letters,
             "blobs_lacking": node.blobs.lacking,
         },
+        "relay": _relay(node),
         "share_default": env.settings.share_default,
         "registry": node.env.counts.shown() | {"queued_owners": node.dissemination.queued()},
         "local_health": round(node.neighbours.local_health, 2),
         "clock_alarm": node.clock.alarm,
+        "draining": node.owner.draining,
+    }
+
+
+def _relay(node: Node) -> dict[str, Any]:
+    """What this stack does for others: for whom, how much for each origin (0: no limit), what it
+    `passed` on and what it gave back, by code and, over their quota, by origin."""
+    settings, relaying = node.env.settings, node.forwarding.relaying
+    return {
+        "for": settings.relay,
+        "per_s": settings.relay_per_s,
+        "bytes_per_s": settings.relay_bytes_per_s,
+        "passed": node.forwarding.relayed,
+        "refused": dict(relaying.refused),
+        "over_quota": {node.names.label(stack): n for stack, n in relaying.over.items()},
     }
 
 
@@ -132,6 +148,7 @@ def _stack(node: Node, stack_id: StackId, ways: Paths | Ways) -> dict[str, Any]:
         "capabilities": _joined([], rows, "capabilities"),
         "age_s": 0.0 if held is None else round(node.env.now - held.heard, 3),
         "since": _since(own),
+        "draining": node.graph.draining(stack_id),
         "observers": len(node.graph.observers(stack_id)),
         "why": reason(node, stack_id, len(path) - 1),
     }

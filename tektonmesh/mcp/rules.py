@@ -104,7 +104,7 @@ def part_for(node: Node, stack: StackId, ci: str, whole: Catalogue) -> Catalogue
     said that could be about the rest."""
 
     def keeps(kind: str, item: Item) -> bool:
-        return node.sharing.offers.allows(stack, key_of(ci), offered(kind, item))
+        return node.sharing.usable.allows(stack, key_of(ci), offered(kind, item))
 
     kept = {kind: tuple(it for it in whole.items(kind) if keeps(kind, it)) for kind in KINDS}
     if all(len(kept[kind]) == len(whole.items(kind)) for kind in KINDS):

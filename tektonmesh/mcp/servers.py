@@ -287,10 +287,10 @@ class Servers:
         self._servers: dict[str, tuple[Server, trio.CancelScope]] = {}
         self.on_catalogue: Callable[[], None] = lambda: None
         self.on_resource: Callable[[str, str], None] = lambda _ci, _uri: None
-        daemon.node.sharing.offers.watch(self._gossip_changed)
+        daemon.node.sharing.usable.watch(self._gossip_changed)
 
     def _gossip_changed(self) -> None:
-        if self._daemon.node.sharing.offers.gossiped():
+        if self._daemon.node.sharing.usable.gossiped():
             for server, _scope in self._servers.values():
                 self._nursery.start_soon(server.put_again)
 

@@ -118,7 +118,7 @@ class Serving:
         if ci is None or server.catalogue is None:
             raise MeshError(f"'{server.name}' offers nothing now.", code="ci_offline")
         part = rules.part_for(node, stack, server.name, server.catalogue)
-        digest = node.sharing.offers.digest(stack, ci)
+        digest = node.sharing.usable.digest(stack, ci)
         data = await trio.to_thread.run_sync(cat.pack, part)
         return {"digest": digest.hex(), "catalogue": base64.b64encode(data).decode()}
 

@@ -44,6 +44,7 @@ from tektonmesh.net.lock import locked_home
 from tektonmesh.net.notices import Item, Notices
 from tektonmesh.net.reach import Reach
 from tektonmesh.net.rounds import Rounds
+from tektonmesh.net.spool import Spool
 from tektonmesh.net.store import Store
 from tektonmesh.net.tokens import Tokens
 from tektonmesh.net.wallclock import tell_wall_time, wall_s
@@ -54,6 +55,8 @@ _LOG = logging.getLogger(__name__)
 
 STORE_NAME = "mesh.db"
 CLOSE_ENDPOINTS_S = 1.0
+GOODBYE_S = 1.0
+"""What of the time to leave is kept for the word that we left and for closing the links."""
 
 
 class Attached(NamedTuple):
@@ -109,6 +112,15 @@ class Daemon:
         near_only = config.lan and config.secret == (LAN_TEST_SECRET,)
         inject, spawn = self._drive.inject, self._spawn
         self._asks = Asks(inject)
+        node_settings = self.node.env.settings
+        self.spool = Spool(
+            config.home,
+            size_max=node_settings.large_body_max,
+            bytes_max=node_settings.large_bodies_bytes,
+            inject=inject,
+            spawn=spawn,
+        )
+        self.spool.begin(self.node.durable.holds)
         self.reach = Reach(config.allow_endpoint_hosts, own_socket=config.socket)
         self._endpoints = Endpoints(inject, self.reach, spawn)
         self._health = HealthChecks(inject, self.reach, spawn)
@@ -226,10 +238,15 @@ class Daemon:
         }
 
     async def leave(self, timeout_s: float) -> None:
-        """Leave the mesh: publish that we left, let the neighbours have it, say goodbye. Takes at
-        most `timeout_s`, whatever they do."""
+        """Leave the mesh: say that we are about to and finish what is held, publish that we left,
+        let the neighbours have it, say goodbye. Takes at most `timeout_s`, whatever they do."""
+        drain_s = timeout_s - GOODBYE_S
         with trio.move_on_after(timeout_s):
             try:
+                if drain_s > 0:
+                    drained = await self.ask(lambda ticket: ev.Drain(ticket, drain_s))
+                    if drained["held"]:
+                        _LOG.warning("left before all was done: %s", drained["held"])
                 await self.ask(ev.Leave)
             except MeshError as error:
                 _LOG.warning("left without a word: %s", error.sentence())
@@ -254,6 +271,7 @@ class Daemon:
             fx.WatchEndpoint: self._health.watch,
             fx.Notice: self.auditing.notice,
             fx.Audit: self.auditing.entry,
+            fx.BodyAct: self.spool.act,
         }
 
     def _deliver(self, effect: fx.Deliver) -> None:
@@ -300,6 +318,7 @@ class Daemon:
         self._keep("wall clock", tell_wall_time, inject)
         self._keep("watchdog", keep_beating, self._drive.beat)
         self._keep("keys", self._credentials.keep_renewing)
+        self._keep("bodies", self.spool.keep_tidy, self.node.durable.holds)
         if self.config.mdns:
             self._keep("discovery", mdns.keep_discovering, self._card, self._seen)
 
@@ -439,12 +458,17 @@ def settings_of(
         allowed_ids=tuple(parse_id(text) for text in config.allow),
         share_default=config.share_default,
         relay=config.relay,
+        padding=config.padding,
         # Where the secret alone does not admit, it still opens the door to the pending list.
         extra={
             "admission": "secret" if config.admission == "secret" else "approve",
             "version": __version__,
         },
     )
+    for kind in ("relay_per_s", "relay_bytes_per_s"):
+        limit = getattr(config, kind)
+        if limit is not None:
+            settings = replace(settings, **{kind: limit, f"foreign_{kind}": limit})
     if config.lease_s is not None:
         # A lease holds for three signs of life unless somebody says otherwise.
         third = config.lease_s / 3.0

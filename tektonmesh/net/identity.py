@@ -15,6 +15,7 @@ import re
 import shutil
 import stat
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from tektonmesh.core.keydoc import KEYDOC_CONTEXT, KeyDoc, mac_proof
@@ -34,6 +35,9 @@ ISSUED_AT_FILE = "issued_at"
 INSTANCE_SIZE = 8
 PREKEY_LIFE_MS = 86_400_000
 """A day, after which a new prekey is published; old ones still open what is on its way."""
+PREKEY_KEPT_MS = 8 * PREKEY_LIFE_MS
+"""After that no message can be on its way that was sealed to it (they live seven days at most), and
+nobody who gets hold of the disk can read what was."""
 
 _FILE_SIZE_MAX = 4096
 _ISSUED_AT_TOLD_MAX = 2**48
@@ -93,15 +97,30 @@ def next_issued_at(home: Path, wall_ms: int, *, above: int = 0) -> int:
 
 
 def renew_prekey(home: Path, keys: Keys, wall_ms: int) -> bool:
-    """Make and keep a new prekey if the newest is a day old. True if `keys.prekey()` changed."""
+    """Make and keep a new prekey if the newest is a day old, and forget those that were replaced
+    eight days ago. True if `keys.prekey()` changed."""
     path = home / FOLDER / PREKEYS_FILE
-    held = _read_prekeys(path)
-    if abs(wall_ms - held[-1][0]) < PREKEY_LIFE_MS:
-        return False
-    held.append((wall_ms, os.urandom(SEED_SIZE)))
-    replace_private(path, _prekey_text(held[-limits.PREKEYS_MAX :]))
-    keys.add_prekey(held[-1][1])
-    return True
+    before = _read_prekeys(path)
+    held, renewed = list(before), abs(wall_ms - before[-1][0]) >= PREKEY_LIFE_MS
+    if renewed:
+        held.append((wall_ms, os.urandom(SEED_SIZE)))
+    held = _still_kept(held, wall_ms)
+    if held != before:
+        replace_private(path, _prekey_text(held))
+        keys.set_prekeys([seed for _, seed in held])
+    return renewed
+
+
+def _still_kept(held: Sequence[tuple[int, bytes]], wall_ms: int) -> list[tuple[int, bytes]]:
+    """The newest prekey and those that another replaced less than eight days ago, by this clock.
+    A clock that jumps ahead forgets some too early: their senders are told `unknown_key` and seal
+    again. One that goes back keeps them longer, and then their number ends it."""
+    old = [
+        (made_ms, seed)
+        for (made_ms, seed), (replaced_ms, _) in pairwise(held)
+        if wall_ms - replaced_ms < PREKEY_KEPT_MS
+    ]
+    return [*old, held[-1]][-limits.PREKEYS_MAX :]
 
 
 def first_keydoc(keys: Keys) -> SignedKeyDoc:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tektonmesh.core.effects import Save
 from tektonmesh.core.types import Saved
+from tektonmesh.sim.files import Files
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +32,7 @@ class Disk:
         """How often all of it was lost."""
         self.applied: Callable[[Save], None] = lambda _save: None
         """Told of each transaction that became durable."""
+        self.files = Files()
         self._pending: list[Write] = []
 
     def write(self, save: Save) -> Write:
@@ -57,6 +59,7 @@ class Disk:
     def crash(self) -> None:
         """Lose what is not durable."""
         self._pending.clear()
+        self.files.crash()
 
     def flush(self) -> None:
         """A clean stop: everything accepted becomes durable."""
@@ -67,7 +70,7 @@ class Disk:
     def wipe(self) -> None:
         """Lose everything; the keys are kept elsewhere."""
         self._pending.clear()
-        self.rows = {}
+        self.rows, self.files = {}, Files()
         self.losses += 1
 
     def _apply(self, save: Save) -> None:

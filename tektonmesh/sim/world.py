@@ -105,12 +105,9 @@ class World:
             fx.Save: self._save,
             fx.Deliver: self._deliver,
             fx.CancelDelivery: self.workload.cancelled,
-            fx.Answer: self._answer,
-            fx.AnswerChunk: self._answer,
-            fx.AnswerFailed: self._answer,
-            fx.WatchEndpoint: lambda _host, _it: None,
-            fx.Notice: lambda _host, _it: None,
-            fx.Audit: lambda _host, _it: None,
+            **dict.fromkeys((fx.Answer, fx.AnswerChunk, fx.AnswerFailed), self._answer),
+            fx.BodyAct: lambda host, it: self.soon(host, host.disk.files.act(it)),
+            **dict.fromkeys((fx.WatchEndpoint, fx.Notice, fx.Audit), lambda _host, _it: None),
         }
 
     # --- running ---------------------------------------------------------------------------------

@@ -119,6 +119,15 @@ class Keys:
         """`(key_id, public)` of the newest prekey."""
         return self._current
 
+    def set_prekeys(self, seeds: Sequence[bytes]) -> None:
+        """Hold these and no others, oldest first, and publish the last one. What was derived from
+        others is forgotten with them."""
+        assert seeds, "a stack that nobody can seal to is of no use"
+        self._prekeys.clear()
+        self._opener.forget()
+        for seed in seeds:
+            self.add_prekey(seed)
+
     def add_prekey(self, seed: bytes) -> bytes:
         """Publish this one from now on; returns its id. The oldest beyond the limit are
         forgotten, and what was sealed to them can no longer be opened."""

@@ -74,8 +74,8 @@ SENDER_KEYS_MAX = 4_096
 RECEIVER_KEYS_MAX = 4_096
 """Cached keys of senders; one per (sender hour, prekey)."""
 PREKEYS_MAX = 10
-"""One a day: a message lives at most 7 days, so 8 would do. Counted, not timed, because a clock
-that jumps must not make what is on its way unreadable."""
+"""One a day, each kept for 8 days after the next one came, is 9. The bound is for clocks that keep
+jumping back."""
 
 # --- local doors ---------------------------------------------------------------------------------
 

@@ -111,6 +111,10 @@ class Opener:
         self._static = static
         self._keys = _Cache(limits.RECEIVER_KEYS_MAX)
 
+    def forget(self) -> None:
+        """Derive all keys anew: prekeys that some of them came from are gone."""
+        self._keys.clear()
+
     def open(
         self, prekey_private: bytes, key_id: bytes, *, sender: bytes, aad: bytes, sealed: bytes
     ) -> bytes:

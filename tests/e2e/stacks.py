@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 COMMAND = [sys.executable, "-m", "tektonmesh"]
 ECHO_CI = Path(__file__).with_name("echo_ci.py")
+HASH_CI = Path(__file__).with_name("hash_ci.py")
+TICKER_CI = Path(__file__).with_name("ticker_ci.py")
 KEEPER_CI = Path(__file__).with_name("keeper_ci.py")
 
 
@@ -152,6 +154,17 @@ class Stack:
         assert self.process is not None
         return self.process.pid
 
+    def cpu_s(self) -> float:
+        """What its process has used so far, in user and system together."""
+        fields = Path(f"/proc/{self.pid()}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_mb(self) -> float:
+        for line in Path(f"/proc/{self.pid()}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                return int(line.split()[1]) / 1024
+        raise AssertionError("no VmRSS")
+
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid(), number)
 
@@ -223,6 +236,14 @@ class Stack:
         kept = self.home.parent / f"{name}-{self.name}.jsonl"
         self._start_ci(KEEPER_CI, name, str(kept))
         return kept
+
+    def start_hash(self, name: str) -> subprocess.Popen[bytes]:
+        """A CI that says what it got (`hash_ci.py`)."""
+        return self._start_ci(HASH_CI, name)
+
+    def start_ticker(self, name: str) -> subprocess.Popen[bytes]:
+        """A CI that streams timed tokens (`ticker_ci.py`)."""
+        return self._start_ci(TICKER_CI, name)
 
     def _start_ci(self, program: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(

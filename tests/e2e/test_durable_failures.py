@@ -44,6 +44,7 @@ def hand_over(stack: Stack, target: str, count: int) -> list[dict[str, Any]]:
     return answers
 
 
+@pytest.mark.failure("drain-after-absence")
 def test_ten_thousand_messages_for_an_offline_stack_begin_to_drain_within_a_second(
     mesh: Mesh,
 ) -> None:
@@ -69,6 +70,7 @@ def test_ten_thousand_messages_for_an_offline_stack_begin_to_drain_within_a_seco
     assert len({line["id"] for line in lines_of(kept)}) == len(lines_of(kept)) == 10_000
 
 
+@pytest.mark.failure("key-across-a-restart")
 def test_an_idempotency_key_used_again_after_a_restart_gets_what_became_of_the_first(
     mesh: Mesh,
 ) -> None:
@@ -107,6 +109,7 @@ DYING = Path(__file__).with_name("dying_daemon.py")
 
 @pytest.mark.parametrize(("role", "points"), [(0, ORIGIN_POINTS), (1, DESTINATION_POINTS)])
 @pytest.mark.hostile("killed-after-accepted")
+@pytest.mark.failure("kill-at-commit-points")
 def test_kill_9_at_each_commit_point_loses_and_doubles_nothing(
     mesh: Mesh, role: int, points: tuple[tuple[str, str], ...]
 ) -> None:
@@ -137,6 +140,7 @@ def test_kill_9_at_each_commit_point_loses_and_doubles_nothing(
     assert not a.status()["queues"]["outbox"] and not b.status()["queues"]["inbox"]
 
 
+@pytest.mark.failure("disk-full")
 def test_a_full_disk_refuses_with_a_type_and_loses_nothing_that_was_accepted(
     mesh: Mesh, tmp_path: Path
 ) -> None:

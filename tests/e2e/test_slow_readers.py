@@ -1,22 +1,17 @@
 """Callers that do not read their streamed replies hold up themselves only, on real daemons."""
 
 import time
-from pathlib import Path
 
-from tests.e2e.stacks import Mesh, Stack, wait_until
+import pytest
+
+from tests.e2e.stacks import Mesh, wait_until
 
 STREAMS, PER_CONNECTION = 1000, 20
 REPLY_SIZE = 96 * 1024
 WINDOW = 64 * 1024
 
 
-def resident_mb(stack: Stack) -> float:
-    for line in Path(f"/proc/{stack.pid()}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError("no VmRSS")
-
-
+@pytest.mark.failure("stalled-streams")
 def test_a_thousand_stalled_streams_take_under_200_mb_and_hold_nobody_up(mesh: Mesh) -> None:
     a, m, b = mesh.chain("amb")
     b.start_echo("flood", "--flood", str(REPLY_SIZE))
@@ -37,7 +32,7 @@ def test_a_thousand_stalled_streams_take_under_200_mb_and_hold_nobody_up(mesh: M
         return held and not queues["deliveries"]
 
     wait_until("the CI has said all to all", all_said, within_s=100, every_s=0.3)
-    memory = {stack.name: round(resident_mb(stack)) for stack in (a, m, b)}
+    memory = {stack.name: round(stack.resident_mb()) for stack in (a, m, b)}
     waits = []
     for _ in range(20):
         began = time.monotonic()

@@ -21,6 +21,7 @@ from tektonmesh.api.operations import Caller, Operations
 from tektonmesh.errors import LocalError
 from tektonmesh.net.daemon import open_daemon
 from tests.doors import config_of, open_stack, socket_of, until
+from tests.integration.daemons import addresses_of_cis, attach_echo
 
 
 @asynccontextmanager
@@ -224,7 +225,7 @@ async def test_the_seeds_stack_is_taken_and_pending(tmp_path: Path) -> None:
         ("POST", "/api/message/numa@nowhere", {"message": "x"}, 404, "not_found"),
         ("POST", "/api/message/numa", {"message": 7}, 422, "bad_request"),
         ("POST", "/api/message/numa?timeout_s=soon", {"message": "x"}, 422, "bad_request"),
-        ("POST", "/api/message/numa", b"x" * 1_100_000, 413, "too_large"),
+        ("POST", "/api/message/numa", b"{" + b"x" * 1_100_000, 413, "too_large"),
         ("POST", "/api/federated/message", {"message": "x", "target": "n"}, 401, "unauthorized"),
         ("GET", "/api/registry?local=perhaps", None, 422, "bad_request"),
         ("GET", "/api/registry/nobody", None, 404, "not_found"),
@@ -467,3 +468,23 @@ async def test_the_federated_entry_shows_who_sent_and_from_which_stack(tmp_path:
                 )
                 assert answer.status_code == status, answer.text
                 assert answer.json().get("response", "") == shown
+
+
+async def test_a_message_is_explained_over_http_at_both_ends(tmp_path: Path) -> None:
+    async with open_stack(tmp_path) as west:
+        seeds = tuple(west.daemon.listen)
+        await attach_echo(west.daemon, "numa")
+        async with open_stack(tmp_path, "east", seeds=seeds) as east:
+            async with http_to(east) as http:
+                await until(lambda: "numa@west" in addresses_of_cis(east.daemon))
+                sent = await http.post("/api/message/numa@west", json={"message": "hello"})
+                where = f"/api/messages/{sent.json()['id']}/explain"
+                found = (await http.get(where)).json()
+                assert found["state"] == "answered" and found["origin"]["waits"] is None
+                assert found["origin"]["attempts"][0]["path"] == ["east", "west"]
+                for unknown in ("00" * 16, "00", "nothing"):
+                    answer = await http.get(f"/api/messages/{unknown}/explain")
+                    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+            async with http_to(west) as http:
+                found = (await http.get(where)).json()
+                assert (found["state"], found["destination"]["from"]) == (None, "east")

@@ -251,9 +251,10 @@ async def test_an_endless_line_ends_the_connection_with_a_reason(tmp_path: Path)
         assert await user.read() is None
 
 
-async def test_a_body_over_the_limit_is_refused(tmp_path: Path) -> None:
+async def test_a_body_over_the_limit_has_no_streamed_reply(tmp_path: Path) -> None:
     async with open_stack(tmp_path) as doors, lines_to(doors.daemon) as user:
-        assert code_of(await user.call(1, "send", to="numa", body="x" * 300_000)) == "too_large"
+        asked = {"to": "numa", "body": "x" * 300_000, "stream": True}
+        assert code_of(await user.call(1, "send", **asked)) == "too_large"
 
 
 async def test_many_lines_in_one_write_are_answered_in_order(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tektonmesh.net.daemon import open_daemon
 from tektonmesh.net.identity import (
     ISSUED_AT_FILE,
     KEY_KINDS,
+    PREKEY_KEPT_MS,
     PREKEY_LIFE_MS,
     load_or_create,
     next_issued_at,
@@ -255,12 +256,39 @@ def test_a_prekey_is_replaced_after_a_day_and_the_old_one_still_opens(home: Path
     assert again.open(other.box_public, to.key_id, b"", sealed) == b"body"
 
 
-def test_old_prekeys_are_dropped_by_number_not_by_the_clock(home: Path) -> None:
+def test_a_prekey_is_kept_for_eight_days_after_the_next_one_came(home: Path) -> None:
+    now = 1_750_000_000_000
+    keys, other = load(home), load(home.with_name("other"))
+    renew_prekey(home, keys, now)
+    to = seal_key_of(keys)
+    sealed = other.seal(to, b"", b"body")
+    renew_prekey(home, keys, now + PREKEY_LIFE_MS)
+    assert keys.open(other.box_public, to.key_id, b"", sealed) == b"body"
+    replaced = now + PREKEY_LIFE_MS
+    assert not renew_prekey(home, keys, replaced + 1)
+    renew_prekey(home, keys, replaced + PREKEY_KEPT_MS - 1)
+    assert keys.open(other.box_public, to.key_id, b"", sealed) == b"body"
+    assert not renew_prekey(home, keys, replaced + PREKEY_KEPT_MS)  # it forgets all the same
+    for of in (keys, load(home)):
+        with pytest.raises(LocalError) as caught:
+            of.open(other.box_public, to.key_id, b"", sealed)
+        assert caught.value.code.name == "not_found"
+    assert load(home).prekey() == keys.prekey()
+
+
+def test_with_one_prekey_a_day_nine_are_held(home: Path) -> None:
+    keys = load(home)
+    for day in range(30):
+        renew_prekey(home, keys, 1_750_000_000_000 + day * PREKEY_LIFE_MS)
+    assert len((home / "identity" / "prekeys").read_text().splitlines()) == 9
+    assert load(home).prekey() == keys.prekey()
+
+
+def test_a_clock_that_keeps_going_back_holds_so_many_and_no_more(home: Path) -> None:
     keys = load(home)
     for day in range(PREKEYS_MAX + 5):
-        renew_prekey(home, keys, (day + 1) * PREKEY_LIFE_MS)
-    lines = (home / "identity" / "prekeys").read_text().splitlines()
-    assert len(lines) == PREKEYS_MAX
+        renew_prekey(home, keys, 1_750_000_000_000 - day * PREKEY_LIFE_MS)
+    assert len((home / "identity" / "prekeys").read_text().splitlines()) == PREKEYS_MAX
     assert load(home).prekey() == keys.prekey()
 
 

@@ -88,6 +88,7 @@ def flow(network: Network, seconds: float, at: Callable[[int], None]) -> list[in
 # --- the next hop dies ---------------------------------------------------------------------------
 
 
+@pytest.mark.failure("rst-of-the-next-hop")
 def test_rst_of_the_active_next_hop_under_200_messages_a_second() -> None:
     network = diamond()
     relay = used_relay(network)
@@ -98,6 +99,7 @@ def test_rst_of_the_active_next_hop_under_200_messages_a_second() -> None:
     assert ms[int(len(ms) * 0.99)] <= 4.0 + 150.0
 
 
+@pytest.mark.failure("freeze-of-the-next-hop")
 def test_silent_freeze_of_the_active_next_hop_under_200_messages_a_second() -> None:
     network = diamond()
     relay = used_relay(network)
@@ -113,6 +115,7 @@ def test_silent_freeze_of_the_active_next_hop_under_200_messages_a_second() -> N
     assert ms[int(len(ms) * 0.99)] <= 4.0 + 2500.0
 
 
+@pytest.mark.failure("links-die-at-once")
 def test_12_percent_of_links_die_at_once() -> None:
     chance = random.Random(4)
     names = [f"n{n}" for n in range(20)]
@@ -136,6 +139,7 @@ def test_12_percent_of_links_die_at_once() -> None:
     assert sum(doubled(network[name]) for name in names) == 0
 
 
+@pytest.mark.failure("micro-loop")
 def test_frozen_gossip_makes_a_micro_loop_and_no_stack_is_twice_in_a_trace() -> None:
     """b and c each believe that the other leads to d."""
     network = Network("a", "b", "c", "d")
@@ -166,6 +170,7 @@ def test_frozen_gossip_makes_a_micro_loop_and_no_stack_is_twice_in_a_trace() -> 
 # --- relays that lie -----------------------------------------------------------------------------
 
 
+@pytest.mark.failure("relay-discards")
 def test_a_relay_that_acknowledges_and_discards_is_gone_round() -> None:
     network = diamond()
     liar = used_relay(network)
@@ -193,6 +198,7 @@ def link_between(network: Network, here: str, there: str) -> int:
 
 
 @pytest.mark.parametrize("lie", ["forged nack", "altered destination", "replay"])
+@pytest.mark.failure("relay-lies")
 def test_a_lying_relay(lie: str) -> None:
     """It can be gone round; it cannot make a second delivery, a false answer or a false failure."""
     network = diamond()
@@ -232,6 +238,7 @@ def test_a_lying_relay(lie: str) -> None:
 # --- much at once --------------------------------------------------------------------------------
 
 
+@pytest.mark.failure("both-ends-over-window")
 def test_both_ends_over_window_at_once() -> None:
     network = Network("a", "b")
     network.join("a", "b")
@@ -250,6 +257,7 @@ def test_both_ends_over_window_at_once() -> None:
     assert not any(gauges(network["a"], network["b"]).values())
 
 
+@pytest.mark.failure("slow-reader-beside-flows")
 def test_a_reader_of_1_kib_a_second_beside_100_flows() -> None:
     network = Network("a", "m", "b")
     network.join("a", "m", "b")
@@ -281,6 +289,7 @@ def test_a_reader_of_1_kib_a_second_beside_100_flows() -> None:
     assert beside <= 1.1 * alone
 
 
+@pytest.mark.failure("stream-cut")
 def test_a_stream_cut_at_20_offsets_with_a_relay_restarted_has_identical_bytes() -> None:
     network = diamond()
     a, d = network["a"], network["d"]
@@ -311,6 +320,7 @@ def test_a_stream_cut_at_20_offsets_with_a_relay_restarted_has_identical_bytes()
 
 
 @pytest.mark.parametrize("phase", ["before it left", "on its way", "at the CI", "while it streams"])
+@pytest.mark.failure("cancel-in-each-phase")
 def test_cancel_in_each_phase_brings_every_gauge_back_to_0(phase: str) -> None:
     network = diamond()
     a, d = network["a"], network["d"]
@@ -333,6 +343,7 @@ def test_cancel_in_each_phase_brings_every_gauge_back_to_0(phase: str) -> None:
         assert len(d.of(fx.CancelDelivery)) == 1
 
 
+@pytest.mark.failure("link-flapping-at-1-hz")
 def test_a_link_flapping_at_1_hz() -> None:
     network = Network("a", "b")
     network.join("a", "b")
@@ -353,6 +364,7 @@ def test_a_link_flapping_at_1_hz() -> None:
     assert doubled(network["b"]) == 0
 
 
+@pytest.mark.failure("receipts-lost")
 def test_all_receipts_lost_for_30_seconds() -> None:
     network = diamond()
     d = network["d"]
@@ -371,6 +383,7 @@ def test_all_receipts_lost_for_30_seconds() -> None:
     assert set(answers(a, tickets)) == {"ok"} and doubled(d) == 0
 
 
+@pytest.mark.failure("quota-in-mid-stream")
 def test_a_quota_of_messages_exceeded_in_mid_stream_leaves_the_stream_alone() -> None:
     network = Network("a", "b", source_rate_per_s=2.0)
     network.join("a", "b")

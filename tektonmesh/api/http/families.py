@@ -38,6 +38,10 @@ FAMILIES: dict[str, Family] = {
     "cis": Family("gauge", "where", "CIs in this replica."),
     "queue": Family("gauge", "queue", "What waits, in the unit of its name."),
     "messages": Family("counter", "outcome", "Messages from local callers, by outcome."),
+    "relayed": Family("counter", "", "Envelopes passed on for others."),
+    "relay_refused": Family(
+        "counter", "code", "Envelopes of others that were given back, by code (errors.md)."
+    ),
     # The registry.
     "converged": Family("gauge", "", "1 while all neighbours hold the same."),
     "diverged_peers": Family("gauge", "", "Neighbours whose replica differs from this one."),

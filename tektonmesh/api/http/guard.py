@@ -95,7 +95,7 @@ def scope_of(method: str, path: str) -> str:
         return "owner"
     if path.startswith("/api/registry") and method != "GET":
         return "register"
-    if path.startswith(("/api/message/", "/api/federated/")):
+    if path.startswith(("/api/message/", "/api/federated/", "/api/bodies")):
         return "send"
     if path == "/mcp" or path.startswith("/mcp/"):
         return "tools"

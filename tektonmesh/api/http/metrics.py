@@ -93,6 +93,8 @@ def _state(operations: Operations, status: dict[str, Any]) -> Iterator[Shown]:
     yield _numbers("queue", status["queues"])
     outcomes = {"local": figures.local, "remote": figures.remote} | figures.failures
     yield _numbers("messages", outcomes)
+    yield _number("relayed", status["relay"]["passed"])
+    yield _numbers("relay_refused", status["relay"]["refused"])
 
 
 def _registry(operations: Operations, status: dict[str, Any]) -> Iterator[Shown]:

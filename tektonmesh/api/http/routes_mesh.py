@@ -53,6 +53,10 @@ async def message(call: Call) -> dict[str, Any]:
     return call.operations.message({"id": call.place["id"]})
 
 
+async def explain_message(call: Call) -> dict[str, Any]:
+    return call.operations.explain({"id": call.place["id"]})
+
+
 async def audit(call: Call) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = await call.operations.acts["audit"]({}, call.caller)
     return found
@@ -107,7 +111,8 @@ async def health(call: Call) -> dict[str, Any]:
 
 
 async def ready(call: Call) -> dict[str, Any]:
-    if call.operations.daemon.stopping.is_set():
+    daemon = call.operations.daemon
+    if daemon.stopping.is_set() or daemon.node.draining.active:
         raise LocalError("This stack is leaving the mesh.", code="leaving")
     return {"ready": True, "component": "tektonmesh"}
 
@@ -160,6 +165,14 @@ ROUTES = (
         message,
         "What became of a message that was sent from here.",
         answer="MessageHistory",
+        errors=("not_found",),
+    ),
+    Route(
+        "GET",
+        "/api/messages/{id}/explain",
+        explain_message,
+        "Where a message is, each copy of it, its receipt, and what it waits for and why.",
+        answer="Object",
         errors=("not_found",),
     ),
     Route("GET", "/api/audit", audit, "The newest entries of the audit log.", answer="[Object]"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -11,7 +12,7 @@ from tektonmesh.api import validate
 from tektonmesh.api.dialect import shown_body
 from tektonmesh.api.http.guard import Access
 from tektonmesh.api.http.stream import EventStream, event
-from tektonmesh.api.http.table import Call, Route, seconds
+from tektonmesh.api.http.table import BODY_SIZE_MAX, Call, Route, seconds
 from tektonmesh.api.operations import TARGET_SIZE_MAX, target_of
 from tektonmesh.errors import LocalError, MeshError
 
@@ -69,7 +70,7 @@ def _repeat_key(call: Call) -> dict[str, str]:
 
 async def _message_params(call: Call) -> dict[str, Any]:
     """A JSON object with `message` is the common form; anything else is sent as it is."""
-    body = await call.body()
+    handed = await call.body_or(partial(_hand_in, call))
     params: dict[str, Any] = {"to": call.place["target"]}
     query = call.query
     if "timeout_s" in query:
@@ -81,7 +82,10 @@ async def _message_params(call: Call) -> dict[str, Any]:
             params[key] = query[key]
     if "idempotent" in query:
         params["idempotent"] = query["idempotent"] in ("", "1", "true")
-    kind = call.header("content-type").partition(";")[0].strip().lower()
+    kind, body = _kind_of(call), await call.body()
+    if handed is not None:
+        params["body_ref"] = handed["body_ref"]
+        return params | _content_type(call) | _token(call) | _repeat_key(call)
     given = await call.json() if kind in (*_UNSAID, JSON) and body[:1] == b"{" else None
     if given is not None and "message" in given:
         if not isinstance(given["message"], str):
@@ -89,13 +93,36 @@ async def _message_params(call: Call) -> dict[str, Any]:
         params["body"] = given["message"]
         params |= {key: given[key] for key in _OWN_KEYS if given.get(key) is not None}
     else:
-        params |= shown_body(body)
-        if kind not in _UNSAID:
-            params["content_type"] = call.header("content-type")
+        params |= shown_body(body) | _content_type(call)
+    return params | _token(call) | _repeat_key(call)
+
+
+def _kind_of(call: Call) -> str:
+    return call.header("content-type").partition(";")[0].strip().lower()
+
+
+def _content_type(call: Call) -> dict[str, str]:
+    return {} if _kind_of(call) in _UNSAID else {"content_type": call.header("content-type")}
+
+
+def _token(call: Call) -> dict[str, str]:
     token = call.header("x-registration-token")
-    if token:
-        params["token"] = token
-    return params | _repeat_key(call)
+    return {"token": token} if token else {}
+
+
+async def _hand_in(call: Call, parts: AsyncIterator[bytes]) -> dict[str, Any]:
+    """A body over 1 MiB goes to the disk as it comes. It is never read as JSON."""
+    if _kind_of(call) in (*_UNSAID, JSON) and (await call.body())[:1] == b"{":
+        raise LocalError(
+            f"An object with 'message' has at most {BODY_SIZE_MAX} bytes.",
+            code="too_large",
+            hint="Send the text itself, with a Content-Type such as text/plain.",
+        )
+    return await call.operations.uploads.hand_in(parts)
+
+
+async def bodies(call: Call) -> dict[str, Any]:
+    return await call.operations.uploads.hand_in(call.request.stream())
 
 
 async def _answer(call: Call, params: dict[str, Any]) -> Any:
@@ -150,6 +177,16 @@ _FAILURES = (
 )
 
 ROUTES = (
+    Route(
+        "POST",
+        "/api/bodies",
+        bodies,
+        "Hand in a large body (any bytes) before the message that it is of: `send` takes its"
+        " `body_ref`, once, within 10 minutes. `POST /api/message/{target}` takes a large body as"
+        " it is.",
+        answer="HandedIn",
+        errors=("too_large", "busy", "store"),
+    ),
     Route(
         "POST",
         "/api/message/{target}",

@@ -53,6 +53,7 @@ _STACK: dict[str, Schema] = {
     "capabilities": _list(),
     "age_s": _number(),
     "since": _maybe(_WHOLE),
+    "draining": _BOOL | {"description": "Whether it says that it is about to leave."},
     "observers": _WHOLE | {"description": "How many stacks are linked to it."},
     "why": _text("Why it is in its state."),
 }
@@ -209,6 +210,7 @@ SCHEMAS: dict[str, Schema] = {
         queues=_ANY,
         registry=_ANY | {"description": "What the daemon counts of its registry."},
         last_problem=_maybe(_text()),
+        draining=_BOOL,
     ),
     "Message": _object(
         "message",
@@ -226,6 +228,7 @@ SCHEMAS: dict[str, Schema] = {
         **{"from": _text()},
         timeout_s=_number(),
     ),
+    "HandedIn": _object("body_ref size", body_ref=_text("Its name, good once."), size=_number()),
     "Reply": _object(
         "id",
         response=_text("The body as text."),

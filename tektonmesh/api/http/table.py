@@ -6,7 +6,7 @@ the others do not. The rows are in the `routes_*` modules and in `tekton.hermes`
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +64,20 @@ class Call:
             self._body = b"".join(parts)
         return self._body
 
+    async def body_or(self, take: Callable[[AsyncIterator[bytes]], Awaitable[Any]]) -> Any:
+        """None if the body has at most `BODY_SIZE_MAX` bytes (`body` has it then), else what `take`
+        makes of all its parts as they come."""
+        parts, size = [], 0
+        async with aclosing(self.request.stream()) as stream:
+            async for part in stream:
+                size += len(part)
+                parts.append(part)
+                if size > BODY_SIZE_MAX:
+                    self._body = b"".join(parts)[:1]
+                    return await take(_chained(parts, stream))
+        self._body = b"".join(parts)
+        return None
+
     async def json(self) -> dict[str, Any]:
         """The body as a JSON object; an empty body is an empty object. Raises LocalError."""
         body = await self.body()
@@ -88,6 +102,13 @@ class Call:
         if not result:
             raise LocalError("The caller hung up.", code="cancelled")
         return result[0]
+
+
+async def _chained(first: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    for part in first:
+        yield part
+    async for part in rest:
+        yield part
 
 
 Handler = Callable[[Call], Awaitable[Any]]

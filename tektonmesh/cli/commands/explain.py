@@ -1,33 +1,44 @@
-"""`tektonmesh explain`: one stack, why it is in its state, and its last changes with evidence."""
+"""`tektonmesh explain`: one stack, why it is in its state, and its last changes with evidence;
+or one message, where it is and what it waits for (`cli/messages`)."""
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
 import click
 
+from tektonmesh.cli import messages
 from tektonmesh.cli.common import Where, verb
 from tektonmesh.cli.render import aligned, duration, emit_json, milliseconds, safe_text, table
 
+_MESSAGE_ID = re.compile("[0-9a-f]{32}")
 _LINKS = ("link with", "it says", "they say", "counts", "")
 _HOLDERS = ("neighbour", "holds", "")
 _CHANGES = ("when", "ago", "kind", "version", "from", "took", "evidence", "what")
 
 
 @verb(example="tektonmesh explain west")
-@click.argument("stack")
-def command(where: Where, stack: str) -> None:
-    """Show why STACK (a name, a short form or an id) is in its state.
+@click.argument("what", metavar="STACK|MESSAGE-ID")
+def command(where: Where, what: str) -> None:
+    """Show why STACK (a name, a short form or an id) is in its state, or where a message is.
 
     Shows its newest signed head, what both ends say of each of its links, which neighbour holds
     which version of it, and its last changes: what changed, when and on what evidence, from which
     neighbour it came and how long after its signing.
+
+    Of a MESSAGE-ID (`send --json` and `send --no-wait` print it) it shows each copy with its way
+    and what became of it, how long each stack had it, and what it waits for and why: at the stack
+    that sent it, at the one it goes to, and at a relay that has it now.
     """
+    message = _MESSAGE_ID.fullmatch(what) is not None
     with where.client() as client:
-        found = client.explain(stack)
+        found = client.explain_message(what) if message else client.explain(what)
     if where.json:
         emit_json(found)
+    elif message:
+        messages.show(found)
     else:
         show(found)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tektonmesh.api.dialect import bytes_of
+from tektonmesh.api.largeparts import Body, begun, plain_of
 from tektonmesh.cli.common import Where, WordyVerb, verb
 from tektonmesh.cli.failures import say
 from tektonmesh.cli.render import emit_json, on_terminal, safe_text
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 @verb(example='tektonmesh send numa@west "hello"', cls=WordyVerb)
 @click.argument("target")
 @click.argument("text", nargs=-1)
+@click.option("--file", "path", type=click.Path(path_type=Path), metavar="PATH",
+              help="Send what is in this file.")  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(0.01), default=60.0, show_default=True,
               metavar="S", help="Seconds to wait for the reply.")  # fmt: skip
 @click.option(
@@ -52,19 +56,20 @@ def command(where: Where, target: str, text: tuple[str, ...], **options: Any) ->
     A bare name is a CI of this stack; `numa@west` is one of the stack west. Whoever is free of
     those that fit gets what is sent to `specialty:WORD`, `capability:WORD` or `ci:NAME@*`; each
     member gets what is sent to `team:WORD`. `--json` prints one object with the reply, its path and
-    the time spent at each hop. A message has at most 258,048 bytes. `tektonmesh message ID` shows
-    what became of one that was sent with `--no-wait`.
+    the time spent at each hop. A message has at most 1 GiB; over 258,048 bytes it goes by the disk,
+    and its reply is printed when it is whole. `tektonmesh message ID` shows what became of one that
+    was sent with `--no-wait`.
     """
     no_wait, ttl, key = options["no_wait"], options["ttl"], options["key"]
     if ttl is not None and not no_wait:
         raise LocalError("--ttl is only for --no-wait.", hint="--timeout is how long to wait.")
-    body = " ".join(text).encode() if text else _read_stdin()
+    body = _body_of(text, options["path"])
     chosen = {name: options[name] for name in ("timeout", "conversation", "idempotent")}
     with where.client() as client:
         if no_wait:
             kept = {"durable": True, "ttl_s": ttl, "idempotency_key": key}
             _print_id(where, client.send(target, body, **chosen, **kept).id)
-        elif where.json or key or target.startswith("team:"):
+        elif where.json or key or target.startswith("team:") or not isinstance(body, bytes):
             # A reply that may have come before cannot be streamed.
             return _print_whole(where, client.send(target, body, **chosen, idempotency_key=key))
         else:
@@ -98,10 +103,20 @@ def _told(row: dict[str, Any]) -> str:
     return bytes_of(row).decode(errors="replace")
 
 
-def _read_stdin() -> bytes:
-    if sys.stdin is None or sys.stdin.isatty():
+def _body_of(text: tuple[str, ...], path: Path | None) -> Body:
+    """The words, the file, or stdin; bytes unless it is large."""
+    if text and path is not None:
+        raise LocalError("There are two messages.", hint="Give a TEXT or a --file, not both.")
+    if text:
+        body: Body = " ".join(text).encode()
+    elif path is not None:
+        body = path
+    elif sys.stdin is None or sys.stdin.isatty():
         raise LocalError("There is no message.", hint="Give a TEXT, or pipe one in.")
-    return sys.stdin.buffer.read()
+    else:
+        body = begun(sys.stdin.buffer)
+    plain = plain_of(body)
+    return body if plain is None else plain
 
 
 def _print_id(where: Where, message_id: str) -> None:

@@ -15,7 +15,8 @@ def command(where: Where) -> None:
     """List the stacks of the mesh with state, path, round trip and lease.
 
     `unreachable` means that no path leads there at this moment; such a stack stays listed until
-    its lease ends and is then `deregistered`. `left` says that it left by itself. With --json each
+    its lease ends and is then `deregistered`. `left` says that it left by itself,
+    `draining` that it is about to and takes nothing new. With --json each
     has a `why`; `tektonmesh explain STACK` shows all that is known of one.
     """
     with where.client() as client:
@@ -30,7 +31,7 @@ def command(where: Where) -> None:
 def _row(stack: dict[str, Any]) -> tuple[Any, ...]:
     return (
         stack["name"],
-        stack["state"],
+        stack["state"] + (", draining" if stack.get("draining") else ""),
         " > ".join(stack.get("path") or []),
         milliseconds(stack.get("rtt_ms")),
         duration(stack.get("lease_left_s")),

@@ -42,10 +42,12 @@ def _facts(status: dict[str, Any]) -> list[tuple[str, str]]:
         ("listens on", ", ".join(status.get("listen", [])) or "nothing"),
         ("http", status.get("http") or "off"),
         ("others", f"{stacks.get('up', 0)} up, {stacks.get('unreachable', 0)} unreachable"),
+        ("draining", "yes: it takes nothing new" if status.get("draining") else ""),
         ("cis", f"{cis.get('local', 0)} local, {cis.get('remote', 0)} remote"),
         ("registry", _converged(status)),
         ("new CIs are", str(status.get("share_default", ""))),
         ("queues", ", ".join(f"{name} {n}" for name, n in status.get("queues", {}).items() if n)),
+        ("relays", _relays(status.get("relay") or {})),
         ("last problem", _problem(status)),
     ]
 
@@ -55,6 +57,18 @@ def _converged(status: dict[str, Any]) -> str:
         return "converged" if status.get("links") else "no neighbour to compare with"
     others = [gap(row) for row in status.get("divergence") or []] or status.get("diverged") or []
     return "not converged with " + (", ".join(others) or "a neighbour, being repaired")
+
+
+def _relays(relay: dict[str, Any]) -> str:
+    """For whom, and what came of it."""
+    if not relay:
+        return ""
+    refused = sum(relay["refused"].values())
+    over = ", ".join(f"{stack} ({count})" for stack, count in relay["over_quota"].items())
+    said = [f"for {relay['for']}", f"{relay['passed']} passed on"]
+    said += [f"{refused} given back"] if refused else []
+    said += [f"over their quota: {over}"] if over else []
+    return ", ".join(said)
 
 
 def _problem(status: dict[str, Any]) -> str:

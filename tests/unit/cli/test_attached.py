@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def message(body: bytes = b"hello") -> Message:
         id="0123abcd",
         sender="anna@west",
         to="numa@east",
-        data=body,
+        held=body,
         content_type="text/plain",
         deadline_s=5.0,
         attempt=1,
@@ -88,3 +89,10 @@ def test_a_reply_that_nobody_reads_further_ends_its_command() -> None:
     next(parts)
     assert hasattr(parts, "close")
     parts.close()
+
+
+def test_a_large_body_is_the_file_itself(tmp_path: Path) -> None:
+    path = tmp_path / "x.in"
+    path.write_bytes(b"line\n" * 200_000)
+    shown = list(run_command(["wc", "-l"], replace(message(b""), file=path)))
+    assert b"".join(shown).strip() == b"200000"

@@ -403,3 +403,105 @@ def test_an_answer_that_cannot_be_packed_is_a_failure_of_its_ci(how: str) -> Non
     assert a.error(ticket)["code"] == "ci_failed"
     assert b.node.deliveries.open == 0
     assert len(b.node.deliveries.posts) == 0
+
+
+# --- pieces that come back -----------------------------------------------------------------------
+
+
+def poem() -> tuple[Network, Member, Member, int]:
+    """a - m - b with a stream from `poet` at b to a, of which the first piece has come."""
+    network = Network("a", "m", "b")
+    network.join("a", "m", "b")
+    network["b"].register("poet")
+    network.run(1.0)
+    a, b = network["a"], network["b"]
+    ticket = a.send("poet@b", stream=True)
+    network.run(0.1)
+    b.chunk(b.deliveries()[0], b"one ")
+    network.run(0.1)
+    return network, a, b, ticket
+
+
+def say_one(network: Network, b: Member, data: bytes) -> None:
+    b.chunk(b.deliveries()[0], data)
+    network.run(0.05)
+
+
+@pytest.mark.parametrize("cut", [("a", "m"), ("m", "b")])
+def test_a_piece_that_came_back_goes_again_when_a_way_opens_and_is_not_asked_for(
+    cut: tuple[str, str],
+) -> None:
+    network, a, b, ticket = poem()
+    network.cut(*cut)
+    say_one(network, b, b"two ")
+    assert a.streamed(ticket) == [b"one "]
+    seen = sent_kinds(network)
+    network._join(*cut)
+    network.run(0.06)
+    assert b"".join(a.streamed(ticket)) == b"one two "
+    assert Kind.RESEND not in seen
+
+
+def test_it_goes_again_soon_although_nobody_tells_of_the_way() -> None:
+    network, a, b, ticket = poem()
+    network.passes = lambda _from, to, message: (
+        to != "b" or type(message).__name__ not in ("Delta", "Ihave")
+    )
+    network.cut("a", "m")
+    say_one(network, b, b"two ")
+    seen = sent_kinds(network)
+    network._join("a", "m")
+    network.run(0.15)
+    assert b"".join(a.streamed(ticket)) == b"one two "
+    assert Kind.RESEND not in seen
+
+
+@pytest.mark.parametrize("cut", [("a", "m"), ("m", "b")])
+def test_while_no_way_opens_it_goes_again_less_and_less_often(cut: tuple[str, str]) -> None:
+    network, a, b, ticket = poem()
+    network.cut(*cut)
+    say_one(network, b, b"two ")
+    seen = sent_kinds(network)
+    network.run(1.5)
+    assert seen.count(Kind.CHUNK) <= 6
+    network._join(*cut)
+    network.run(1.2)
+    assert b"".join(a.streamed(ticket)) == b"one two "
+
+
+def test_after_a_calm_time_the_first_pause_is_short_again() -> None:
+    network, a, b, ticket = poem()
+    for data in (b"two ", b"three "):
+        network.cut("a", "m")
+        say_one(network, b, data)
+        network._join("a", "m")
+        network.run(4.0)
+    assert b.node.deliveries.answering._mend_s < 0.2
+    assert b"".join(a.streamed(ticket)) == b"one two three "
+
+
+def test_nothing_goes_again_of_a_stream_that_is_not_wanted_any_more() -> None:
+    network, a, b, ticket = poem()
+    network.cut("a", "m")
+    say_one(network, b, b"two ")
+    b.fail(b.deliveries()[0], "ci_failed")
+    seen = sent_kinds(network)
+    network._join("a", "m")
+    network.run(2.0)
+    assert a.error(ticket)["code"] == "ci_failed"
+    assert Kind.CHUNK not in seen and "torn" not in b.node.env.deadlines
+
+
+def test_a_piece_that_comes_back_after_the_end_is_left_to_be_asked_for() -> None:
+    network, a, b, ticket = poem()
+    network.passes = lambda _h, to, _m: to != "a"
+    b.chunk(b.deliveries()[0], b"two ")
+    network.run(0.03)
+    b.reply(b.deliveries()[0], b"end")
+    network.run(0.03)
+    network.cut("a", "m")
+    network.passes = lambda *_: True
+    assert "torn" not in b.node.env.deadlines
+    network._join("a", "m")
+    network.run(2.0)
+    assert b"".join(a.streamed(ticket)) + a.result(ticket)["body"] == b"one two end"

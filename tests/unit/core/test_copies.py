@@ -1,11 +1,14 @@
 """When a message is sent again, asked about, or given up; between real nodes."""
 
 import itertools
+from functools import partial
 
 import pytest
 
 from tektonmesh.core import events as ev
 from tektonmesh.core.envelope import Kind, parse, read_trace
+from tektonmesh.core.forwarding import Forwarding
+from tektonmesh.core.lanes import Lane
 from tektonmesh.core.messages import Forward, HopAck, Message, Settled
 from tektonmesh.core.types import short_id
 from tests.network import Member, Network
@@ -87,6 +90,52 @@ def test_a_second_copy_avoids_a_relay_that_swallows_messages() -> None:
     ticket = network["a"].send("echo@d")
     network.run(0.5)
     assert network["a"].result(ticket)["path"] == ["a", other, "d"]
+
+
+def swallow(network: Network, *names: str) -> None:
+    """These stacks acknowledge, settle and discard whatever they should pass on."""
+    for name in names:
+        swallower = network[name].node.forwarding
+        settle = partial(settle_and_discard, swallower)
+        swallower._relay_smoothly = lambda *_: False  # type: ignore[method-assign]
+        swallower._relay = settle  # type: ignore[method-assign]
+
+
+def settle_and_discard(of: Forwarding, lane: Lane, seq: int, *_: object) -> None:
+    lane.settled.append(seq)
+    of._departures.touch(lane)
+
+
+def test_one_way_of_three_is_enough_when_the_relays_of_the_others_swallow_everything() -> None:
+    """Both directions: what is answered meets the same relays."""
+    for honest in "bce":
+        network = Network("a", "b", "c", "e", "d")
+        for middle in "bce":
+            network.join("a", middle, "d")
+        with_echo(network, "d").echo()
+        swallow(network, *[name for name in "bce" if name != honest])
+        tickets = [network["a"].send("echo@d", timeout_s=20.0) for _ in range(5)]
+        network.run(3.0)
+        assert [network["a"].result(ticket)["body"] for ticket in tickets] == [b"hello"] * 5
+        assert len(network["d"].deliveries()) == 5
+
+
+def test_what_follows_a_receipt_goes_round_a_relay_that_swallows_as_well() -> None:
+    """The way back breaks after the receipt: the question for the rest and its answer find another
+    one."""
+    network, preferred, other = diamond()
+    d = network["d"]
+    d.on_deliver = None
+    ticket = network["a"].send("echo@d", timeout_s=60.0, stream=True)
+    network.run(0.2)
+    used = network["a"].node.requests._tickets[ticket].path[1]
+    swallow(network, preferred if used == network[preferred].id else other)
+    d.chunk(d.deliveries()[0], b"one ")
+    network.run(12.0)
+    assert b"".join(network["a"].streamed(ticket)) == b"one "
+    d.reply(d.deliveries()[0], b"two")
+    network.run(20.0)
+    assert b"".join(network["a"].streamed(ticket)) == b"one two"
 
 
 def test_a_copy_that_found_no_way_round_is_followed_by_one_that_may_go_through() -> None:

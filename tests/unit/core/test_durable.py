@@ -895,3 +895,30 @@ def test_callers_here_leave_no_message_where_our_own_terms_keep_them_out() -> No
     ticket = post(a)
     network.run(1.0)
     assert a.error(ticket)["code"] == "refused" and rows(a, "outbox") == []
+
+
+def test_the_word_that_an_answer_is_safe_goes_round_a_relay_that_swallows_it() -> None:
+    network = Network("a", "b", "c", "d")
+    network.join("a", "b", "d")
+    network.join("a", "c", "d")
+    network["d"].register("echo")
+    network.run(2.0)
+    a, d = network["a"], network["d"]
+    d.echo()
+    route = a.node.forwarding.path
+    liar: list[str] = []
+
+    def passes(here: str, there: str, message: object) -> bool:
+        """The first relay that a tells of its receipt swallows all of these from then on."""
+        if isinstance(message, Forward) and here == "a" and there in "bc":
+            kind = parse(message.envelope).header.kind
+            if kind == Kind.RECEIPT:
+                liar.append(there)
+                return there != liar[0]
+        return True
+
+    network.passes = passes
+    post(a, "echo@d")
+    network.run(10.0)
+    assert d.node.durable.inbox.unconfirmed == 0
+    assert len(dict.fromkeys(liar)) == 2 and route(d.id)

@@ -422,6 +422,19 @@ def test_later_envelopes_leave_a_silent_link_out_until_it_speaks() -> None:
     assert bench.ways()[-1] == ("a", preferred)
 
 
+def test_an_envelope_has_its_time_also_when_older_ones_wait_to_be_settled() -> None:
+    bench = diamond()
+    preferred, other = first_way(bench)
+    bench.network.passes = lambda here, _there, m: not (here == "d" and type(m) is Settled)
+    bench.send("a", "d", 1)
+    bench.network.run(0.25)  # looked at once: acknowledged, not settled
+    bench.network.passes = lambda here, there, _m: {here, there} != {"a", preferred}
+    bench.carried.clear()
+    bench.send("a", "d", 2)
+    bench.network.run(0.45)
+    assert bench.ways() == [("a", other), (other, "d")]
+
+
 def test_with_no_other_way_an_envelope_stays_on_its_silent_link() -> None:
     bench = Bench("a", "b", "c")
     bench.chain("a", "b", "c")
@@ -648,3 +661,23 @@ def test_many_answers_do_not_wait() -> None:
     bench.send("a", "b", ANSWERS_WAITING_MAX)
     bench.network.run(0.1)
     assert spoken(bench, "b", "a") == [Settled]
+
+
+def test_nobody_sends_through_a_stack_that_relays_for_others_only() -> None:
+    """b would be the shorter way from a to e, and is linked with neither."""
+    network = Network("a", "x", "c", "f", "y", "e")
+    network.add("b", relay="peers")
+    network.join("a", "x", "b", "y", "e")
+    network.join("x", "c", "f", "y")
+    network.run(2.0)
+    bench_ways: list[tuple[str, str]] = []
+    network.on_message = lambda here, there, m: (
+        bench_ways.append((here, there)) if type(m) is Forward else None
+    )
+    network["e"].register("echo")
+    network.run(1.0)
+    for _ in range(5):
+        network["a"].send("echo@e")
+    network.run(1.0)
+    assert bench_ways
+    assert not any("b" in way for way in bench_ways)

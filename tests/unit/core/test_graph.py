@@ -405,6 +405,20 @@ def test_a_stack_may_refuse_to_relay_and_change_its_mind() -> None:
     assert rig.graph.transit_ms(id_of("b")) == 0
 
 
+def test_a_stack_may_relay_for_those_only_that_it_is_linked_with() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("b", "c", 3), ("c", "d", 3))
+    b, c, d = (id_of(name) for name in "bcd")
+    assert rig.graph.passes(b, d)
+    rig.publish("b", {"a": 3, "c": 3}, relay="peers")
+    assert (rig.graph.passes(b, c), rig.graph.passes(b, d)) == (True, False)
+    assert rig.graph.transit_ms(b) == 0
+    rig.publish("b", {"a": 3, "c": 3}, relay="none")
+    assert not rig.graph.passes(b, c)
+    rig.publish("b", {"a": 3, "c": 3}, relay="whatever comes later")
+    assert rig.graph.passes(b, d)
+
+
 def test_passing_through_a_draining_stack_is_dear() -> None:
     rig = Rig()
     rig.publish("b", status=Status.DRAINING)

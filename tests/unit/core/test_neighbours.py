@@ -6,6 +6,7 @@ from tektonmesh.core.events import LinkDown, LinkUp
 from tektonmesh.core.linkcost import cost_ms
 from tektonmesh.core.messages import Bye, Ping, Pong, Probe, ProbeAnswer
 from tektonmesh.core.neighbours import NoTopology
+from tektonmesh.core.ownlinks import DAMPED_MS
 from tests.liveness import Rig, by_id, closes, id_of, notices, pings, sent
 from tests.support import make_keys, number_of
 
@@ -115,9 +116,9 @@ def test_a_link_that_flaps_once_a_second_is_told_a_few_times_and_then_after_a_re
         rig.neighbours.heard(link)
         record = rig.record("b")
         assert record is not None and rig.neighbours.edge(id_of("b")) == (3, "up")
-        seen.append(record["state"])
-    rested = seen.index("up")
-    assert 20 < rested < 28 and seen == ["suspect"] * rested + ["up"] * (30 - rested)
+        seen.append(record["cost"])
+    rested = seen.index(3)
+    assert 20 < rested < 28 and seen == [DAMPED_MS] * rested + [3] * (30 - rested)
 
 
 def test_the_end_of_an_unknown_link_means_nothing() -> None:

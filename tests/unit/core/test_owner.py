@@ -375,6 +375,32 @@ def test_a_stack_that_leaves_says_so_and_takes_its_records_back() -> None:
     assert count(member) == 3
 
 
+def test_a_stack_that_drains_says_so_at_once_and_once() -> None:
+    member = Member("a").start()
+    assert not member.owner.draining
+    member.owner.drain()
+    assert own(member).head.status is Status.DRAINING and member.owner.draining
+    assert member.changes[-1].kind == "content"
+    heads = count(member)
+    member.owner.drain()
+    assert count(member) == heads
+    member.owner.put("ci/numa", {})
+    member.wait(1)
+    assert own(member).value("ci/numa") == {} and own(member).head.status is Status.DRAINING
+    member.owner.leave(7)
+    assert own(member).left
+    member.owner.drain()
+    assert own(member).left and not member.owner.draining
+
+
+def test_a_stack_that_drains_before_its_first_publish_says_so_with_it() -> None:
+    member = Member("a", seed_peers=("x:1",)).start()
+    member.owner.drain()
+    assert not member.owner.published
+    member.wait(2)
+    assert own(member).head.status is Status.DRAINING
+
+
 def test_a_stack_that_never_published_leaves_at_once_and_stays_silent() -> None:
     member = Member("a", seed_peers=("x:1",)).start()
     member.owner.leave(7)

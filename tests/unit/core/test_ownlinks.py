@@ -12,7 +12,7 @@ from tektonmesh.core import events as ev
 from tektonmesh.core.damping import REST_MAX_S
 from tektonmesh.core.ids import show_id
 from tektonmesh.core.owner import CI_SIZE_MAX
-from tektonmesh.core.ownlinks import SUSPECT, UP, OwnLinks, link_key
+from tektonmesh.core.ownlinks import DAMPED_MS, SUSPECT, UP, OwnLinks, link_key
 from tektonmesh.core.record import SET_SIZE_MAX
 from tests.network import Member as NetworkMember
 from tests.network import Network, spec
@@ -74,6 +74,12 @@ def shown(member: Member) -> str | None:
     return None if record is None else record["state"]
 
 
+def cost(member: Member) -> int | None:
+    """The cost in the record about the peer."""
+    record = member.owner.get(link_key(PEER))
+    return None if record is None else record["cost"]
+
+
 def flapping(*states: str | None, times: int, every_s: float) -> tuple[Member, OwnLinks]:
     """A link that goes through these states again and again."""
     member = Member("a").start()
@@ -89,11 +95,11 @@ def flapping(*states: str | None, times: int, every_s: float) -> tuple[Member, O
 def test_a_link_that_flaps_does_not_publish_each_change(states: tuple[str | None, ...]) -> None:
     member, links = flapping(*states, times=60, every_s=0.5)
     assert heads(member) <= 14
-    assert shown(member) != UP
+    assert cost(member) in (None, DAMPED_MS)
     links.set(PEER, (5, UP))
     assert links.get(PEER) == (5, UP), "what is so is still known here"
     member.wait(REST_MAX_S + 0.1)
-    assert shown(member) == UP
+    assert (cost(member), shown(member)) == (5, UP)
     assert heads(member) <= 15
 
 
@@ -112,7 +118,9 @@ def test_a_damped_link_gets_worse_at_once_and_no_better() -> None:
     member, links = flapping(UP, SUSPECT, times=3, every_s=0.5)
     assert shown(member) == SUSPECT
     links.set(PEER, (7, UP))
-    assert shown(member) == SUSPECT
+    assert (cost(member), shown(member)) == (DAMPED_MS, UP)
+    links.set(PEER, (7, SUSPECT))
+    assert (cost(member), shown(member)) == (DAMPED_MS, UP)
     links.set(PEER, None)
     assert shown(member) is None and links.get(PEER) is None
     links.set(PEER, (7, SUSPECT))
@@ -127,6 +135,40 @@ def test_a_link_that_is_gone_at_the_end_of_its_rest_shows_nothing() -> None:
     links.set(PEER, None)
     member.wait(REST_MAX_S)
     assert shown(member) is None
+
+
+def flap(network: Network, one: str, other: str, times: int) -> None:
+    for _ in range(times):
+        network.cut(one, other)
+        network.run(0.3)
+        network._join(one, other)
+        network.run(0.7)
+
+
+def test_who_has_no_other_link_is_still_reached_over_one_that_flaps() -> None:
+    network = Network("a", "b", "c")
+    network.join("a", "b", "c")
+    network["a"].register("numa")
+    network["a"].echo()
+    network.run(1.0)
+    flap(network, "a", "b", 8)
+    ticket = network["c"].send("numa@a")
+    network.run(0.1)
+    assert network["c"].result(ticket)["body"] == b"hello"
+
+
+def test_any_other_way_is_better_than_a_link_that_flaps() -> None:
+    network = Network("a", "b", "c", "d", "e")
+    network.join("a", "b", "c")
+    network.join("a", "d", "e", "c")
+    network.run(1.0)
+    path = network["c"].node.paths.path
+    a, b = network["a"].id, network["b"].id
+    assert path(a) == [network["c"].id, b, a]
+    flap(network, "a", "b", 8)
+    assert path(a) == [network[name].id for name in "ceda"]
+    network.run(REST_MAX_S + 1.0)
+    assert path(a) == [network["c"].id, b, a]
 
 
 def test_one_link_that_flaps_takes_nothing_from_another() -> None:

@@ -198,3 +198,58 @@ def test_one_search_does_not_pass_who_does_not_relay_and_avoids_who_drains() -> 
     assert ways.path(id_of("b")) == [rig.me, id_of("b")]
     rig.publish("b", {"a": 3, "d": 3}, status=Status.DRAINING)
     assert rig.paths.ways().path(id_of("d")) == [id_of(name) for name in "acd"]
+
+
+def test_a_path_may_begin_with_another_next_hop_and_leave_stacks_out() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("a", "c", 4), ("b", "d", 9), ("c", "d", 9), ("b", "e", 3))
+    names = {id_of(name): name for name in "abcde"}
+
+    def by(via: str = "", *exclude: str) -> str:
+        shorts = [short_id(id_of(name)) for name in exclude]
+        found = rig.paths.path(id_of("d"), via=id_of(via) if via else None, exclude=shorts)
+        return "".join(names[stack] for stack in found)
+
+    assert (by(), by("c"), by("e")) == ("abd", "acd", "abd")
+    assert by("", "b") == "acd"
+    assert by("", "b", "c") == ""
+
+
+def test_there_is_no_path_behind_a_hop_that_is_only_hoped_to_know_one() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("b", "d", 3), ("a", "c", 3), ("c", "b", 3))
+    assert hops(rig, "d", "b") != []
+    assert rig.paths.path(id_of("d"), exclude=[short_id(id_of("b"))]) == []
+
+
+def others_hops(rig: Rig, dest: str) -> list[str]:
+    """The next hops for an envelope that is not our own."""
+    names = {id_of(name): name for name in "abcdefgh"}
+    found = rig.paths.candidates(id_of(dest), own=False)
+    return [names[hop.stack_id] for hop in found]
+
+
+def test_one_that_relays_for_its_peers_is_a_way_for_us_when_it_is_linked_with_us() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("b", "c", 3), ("c", "d", 3))
+    rig.publish("b", {"a": 3, "c": 3}, relay="peers")
+    assert hops(rig, "d") == [("b", 9)]
+    assert path(rig, "d") == "abcd"
+
+
+def test_one_that_relays_for_its_peers_is_no_way_between_others() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("b", "c", 3), ("c", "d", 3), ("d", "e", 3))
+    rig.publish("c", {"b": 3, "d": 3}, relay="peers")
+    assert hops(rig, "e") == []  # neither a nor e is linked with c
+    assert hops(rig, "d") == [("b", 9)]  # d is
+    assert path(rig, "d") == "abcd"
+
+
+def test_for_the_envelope_of_another_one_that_relays_for_its_peers_comes_last() -> None:
+    rig = Rig()
+    rig.mesh(("a", "b", 3), ("b", "e", 3), ("e", "d", 3), ("a", "c", 9), ("c", "d", 9))
+    rig.publish("b", {"a": 3, "e": 3}, relay="peers")
+    assert [name for name, _cost in hops(rig, "d")] == ["b", "c"]
+    assert others_hops(rig, "d") == ["c", "b"]
+    assert others_hops(rig, "e") == ["b", "c"]

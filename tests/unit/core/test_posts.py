@@ -5,6 +5,7 @@ import pytest
 from tektonmesh.core import posts
 from tektonmesh.core.envelope import Kind, parse
 from tektonmesh.core.messages import Forward, Message
+from tektonmesh.core.types import short_id
 from tektonmesh.errors import LocalError
 from tests.network import Network
 
@@ -124,4 +125,31 @@ def test_what_can_never_be_sent_is_not_kept(detail: str) -> None:
     with pytest.raises(LocalError):
         box.send(Kind.NACK, network["b"].id, bytes(16), {"detail": detail}, within_s=5.0)
     box.graph_changed()
+    assert len(box) == 0
+
+
+def test_a_post_that_is_to_avoid_every_way_takes_one_all_the_same() -> None:
+    network = Network("a", "m", "b")
+    network.join("a", "m", "b")
+    a, b = network["a"], network["b"]
+    box = a.node.deliveries.posts
+    a.node.env.now = network.now
+    middle = short_id(network["m"].id)
+    box.send(Kind.NACK, b.id, bytes(16), {"code": "busy"}, within_s=5.0, avoid=middle)
+    network.run(0.2)
+    assert len(box) == 0
+
+
+def test_a_post_whose_way_round_ends_nowhere_takes_the_old_one_next_time() -> None:
+    network = Network("a", "m", "n", "b")
+    network.join("a", "m", "b")
+    network.join("a", "n", "m")
+    a, b = network["a"], network["b"]
+    box = a.node.deliveries.posts
+    a.node.env.now = network.now
+    middle = short_id(network["m"].id)
+    box.send(Kind.NACK, b.id, bytes(16), {"code": "busy"}, within_s=5.0, avoid=middle)
+    network.run(0.1)
+    assert len(box) == 1  # n knows no way that avoids m
+    network.run(0.5)
     assert len(box) == 0

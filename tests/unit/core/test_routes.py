@@ -83,3 +83,48 @@ def test_a_way_that_nobody_knows_is_none() -> None:
     network = Network("a", "b", "c", "d")
     network.join("a", "b")
     assert chosen(network, kept(network)) == ""
+
+
+def ways(network: Network, avoid: bytes = b"") -> str:
+    """The way of an own envelope of `a` to `d`, by letters."""
+    names = {network[name].id: name for name in network._members}
+    found = network["a"].node.forwarding.path(network["d"].id, avoid)
+    return "".join(names[stack] for stack in found)
+
+
+def test_the_way_of_an_own_envelope_is_the_one_that_its_flow_takes() -> None:
+    for source in "ad":
+        network = diamond()
+        me, there = network["a"], network["d"]
+        assert ways(network) in ("abd", "acd")
+        usual = chosen(network, kept(network, source=me.id))
+        assert ways(network) == f"a{usual}d"
+        routes_of = me.node.forwarding._routes
+        routes_of.flows[me.id + there.id] = lane_to(network, "c" if usual == "b" else "b")
+        assert ways(network) == ("acd" if usual == "b" else "abd"), source
+
+
+def test_detours_lead_round_every_way_in_turn_and_then_begin_again() -> None:
+    network = Network("a", "b", "c", "d", "e")
+    for middle in "bce":
+        network.join("a", middle, "d")
+    forwarding, there = network["a"].node.forwarding, network["d"].id
+    avoid, taken = b"", [ways(network)]
+    for _ in range(2):
+        avoid = forwarding.detour(there, avoid)
+        taken.append(ways(network, avoid))
+    assert sorted(taken) == ["abd", "acd", "aed"]
+    assert forwarding.detour(there, avoid) == b""
+
+
+def test_there_is_no_detour_past_a_direct_link_or_when_there_is_no_way() -> None:
+    network = diamond()
+    forwarding = network["a"].node.forwarding
+    assert forwarding.detour(network["b"].id, b"") == b""
+    assert forwarding.detour(bytes(32), b"") == b""
+
+
+def test_an_avoid_list_grows_no_longer_than_an_envelope_may_carry() -> None:
+    network = diamond()
+    full = b"".join(n.to_bytes(8) for n in range(1, 65))
+    assert network["a"].node.forwarding.detour(network["d"].id, full) == b""

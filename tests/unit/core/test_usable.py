@@ -9,10 +9,10 @@ import pytest
 
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
-from tektonmesh.core import offers, sharing
+from tektonmesh.core import sharing, usable
 from tektonmesh.core.ci import Offered
-from tektonmesh.core.offers import Uses, uses_of
 from tektonmesh.core.policy import Act, Terms
+from tektonmesh.core.usable import Uses, uses_of
 from tests.network import Member, Network
 from tests.support import make_keys
 
@@ -106,7 +106,7 @@ def test_whoever_asks_is_told_when_gossip_ends_and_begins() -> None:
     a = network["a"]
     offer(a)
     seen: list[bool] = []
-    a.node.sharing.offers.watch(lambda: seen.append(a.node.sharing.offers.gossiped()))
+    a.node.sharing.usable.watch(lambda: seen.append(a.node.sharing.usable.gossiped()))
     govern(a, "terms", stack_id=B, mode="read-only")
     govern(a, "terms", stack_id=C, mode="read-only")
     govern(a, "terms", stack_id=B, mode="")
@@ -160,7 +160,7 @@ def test_what_a_grant_allows_in_any_way_is_offered(grant: Any, items: tuple[Offe
     a, c = network["a"], network["c"]
     offer(a)
     govern(a, "grant", stack_id=C, **grant)
-    allowed = tuple(it for it in ALL if a.node.sharing.offers.allows(C, "tool", it))
+    allowed = tuple(it for it in ALL if a.node.sharing.usable.allows(C, "tool", it))
     assert allowed == items
     found = told(c)
     assert found is not None
@@ -193,7 +193,7 @@ def test_a_rate_that_is_used_up_takes_nothing_off_a_list() -> None:
     act = Act("tool.call:look", "tool", effects=False)
     a.node.rights.require(C, act)
     assert a.node.rights.check(C, act).code == "busy"
-    assert a.node.sharing.offers.uses(C) == before
+    assert a.node.sharing.usable.uses(C) == before
 
 
 def test_what_ends_is_told_when_it_ends() -> None:
@@ -263,7 +263,7 @@ def test_items_outlive_a_restart_and_damaged_ones_are_offered_to_nobody() -> Non
 
 
 def test_no_more_is_told_than_fits_into_an_envelope(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offers, "USES_CIS_MAX", 1)
+    monkeypatch.setattr(usable, "USES_CIS_MAX", 1)
     network = foreign()
     a, c = network["a"], network["c"]
     offer(a, "one")
@@ -327,7 +327,7 @@ def test_a_change_that_is_taken_back_in_the_same_turn_changes_nothing() -> None:
     a = network["a"]
     offer(a)
     seen: list[None] = []
-    a.node.sharing.offers.watch(lambda: seen.append(None))
+    a.node.sharing.usable.watch(lambda: seen.append(None))
     a.node.rights.set_terms(B, Terms("read-only"))
     a.node.rights.set_terms(B, Terms())
     network.run(1.0)
