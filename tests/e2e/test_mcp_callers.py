@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from mcp.shared.exceptions import MCPError
 
 from tests.e2e.hosts import attach, host, said
 from tests.e2e.stacks import Stack, a_mesh, wait_until
-from tests.e2e.test_mcp import run
+from tests.e2e.test_mcp import HELLO, run
 
 # The official client leaves inner generators of its HTTP library to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -110,6 +111,44 @@ def test_an_attached_ci_is_named_when_it_calls(chain: Chain) -> None:
     told = json.loads(answer["result"]["content"][0]["text"])
     assert (told["ci"], told["stack"]) == ("numa", "a")
     assert audited(c, side="owner", caller="numa")["ref"] == told["call"]
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_the_host_of_a_ci_is_named_by_the_token_that_it_shows(chain: Chain, mode: str) -> None:
+    a = chain[0]
+    token = a.rpc("register", name=f"agent-{mode}", attach=False, persist=True)["token"]
+    headers = {"Tektonmesh-CI": f"agent-{mode}", "Tektonmesh-CI-Token": token}
+
+    async def act(shown: dict[str, str]) -> str:
+        async with host(a, mode=mode, headers=shown) as client:
+            return said(await client.call_tool("c__tool__caller", {}))
+
+    assert json.loads(run(act, headers))["ci"] == f"agent-{mode}"
+    with pytest.raises(MCPError, match="does not speak"):
+        run(act, headers | {"Tektonmesh-CI-Token": "wrong"})
+    for stack in chain:
+        held = [path.read_bytes() for path in [stack.log, *stack.home.rglob("*")] if path.is_file()]
+        assert not [data for data in held if token.encode() in data]
+
+
+def test_the_pipe_of_a_ci_is_named_too(chain: Chain, tmp_path: Path) -> None:
+    a = chain[0]
+    file = tmp_path / "token"
+    file.write_text(a.rpc("register", name="piped", attach=False, persist=True)["token"] + "\n")
+    asked = [
+        {"id": 1, "method": "initialize", "params": HELLO},
+        {"method": "notifications/initialized"},
+        {"id": 2, "method": "tools/call", "params": {"name": "caller", "arguments": {}}},
+    ]
+    text = "".join(json.dumps({"jsonrpc": "2.0"} | one) + "\n" for one in asked)
+    pipe = ("mcp", "--ci", "tool@c", "--from", "piped")
+    done = a.cli(*pipe, "--token-file", str(file), text=text)
+    answers = {one["id"]: one for one in done.lines()}
+    assert json.loads(answers[2]["result"]["content"][0]["text"])["ci"] == "piped"
+    file.write_text("wrong")
+    done = a.cli(*pipe, "--token-file", str(file), text=text)
+    assert "does not speak" in done.out
+    assert a.cli(*pipe).code == 2
 
 
 def test_caveats_about_the_caller_and_the_chain_hold_end_to_end(chain: Chain) -> None:

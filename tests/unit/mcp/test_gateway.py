@@ -16,7 +16,7 @@ from mcp import Client
 from mcp.shared.exceptions import MCPError
 
 from tektonmesh.core import events as ev
-from tektonmesh.errors import DeliveryError, MeshError
+from tektonmesh.errors import DeliveryError, LocalError, MeshError
 from tektonmesh.mcp import frames, gateway
 from tektonmesh.mcp.federation import Entry
 from tektonmesh.mcp.gateway import About, Gateway, Ties
@@ -66,7 +66,7 @@ class Mesh:
         assert isinstance(event, ev.SendMessage)
         method, params = frames.unpack_call(event.body)
         self.calls.append((event.target, method, params))
-        self.options.append(event.options)
+        self.options.append(event.options | {"sender": event.sender})
         try:
             async with aclosing(self._lines(method, params)) as lines:
                 yield lines
@@ -96,7 +96,7 @@ class Bench:
         if not one:
             daemon: Any = Desks("a")["a"]
             tools = MeshTools(daemon, federation, scope)
-        ties = Ties(nursery, self._listen, self.used.append)
+        ties = Ties(nursery, self._listen, self.used.append, self._speaks)
         about = About("face", offers, "Do.")
         self.gateway = Gateway(self.mesh, scope, about, ties=ties, mesh=tools)
 
@@ -104,6 +104,11 @@ class Bench:
         self.listened.append((of.address, uri))
         self.changed = changed
         return lambda: self.ended.append(uri)
+
+    def _speaks(self, name: str, token: str) -> str:
+        if token != "right":
+            raise LocalError(f"This caller does not speak for '{name}'.", code="refused")
+        return name
 
     def result(self, **result: Any) -> None:
         self.mesh.reply = lambda _method, _params: [frames.result_line(result)]
@@ -463,3 +468,22 @@ async def test_an_old_host_that_said_nothing_of_itself_is_nobody_in_particular()
         meta = bench.gateway._meta(SimpleNamespace(session=session), {}, modern=False)
     assert meta[types.CLIENT_CAPABILITIES_META_KEY] == {}
     assert types.CLIENT_INFO_META_KEY not in meta
+
+
+def asks_with(**headers: str) -> Any:
+    """A request that came with these headers."""
+    names = {"ci": gateway.CI_HEADER, "token": gateway.TOKEN_HEADER}
+    shown = {names[word]: value for word, value in headers.items()}
+    return SimpleNamespace(request=SimpleNamespace(headers=shown))
+
+
+async def test_a_host_speaks_for_a_ci_whose_token_it_shows() -> None:
+    async with a_face(one=True) as (bench, client):
+        caller_of = bench.gateway._caller_of
+        assert caller_of(asks_with(ci="numa", token="right")) == "numa"
+        assert caller_of(asks_with()) == caller_of(SimpleNamespace(request=None)) == ""
+        for headers in ({"ci": "numa"}, {"ci": "numa", "token": "wrong"}):
+            with pytest.raises(MCPError, match="does not speak"):
+                caller_of(asks_with(**headers))
+        await client.call_tool("echo", {})
+        assert bench.mesh.options[0]["sender"] == ""
