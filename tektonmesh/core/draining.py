@@ -68,6 +68,7 @@ class Draining:
             env.deadlines.set(DEADLINE, min(env.after(LOOK_S), self._until), self._look)
             return
         env.deadlines.drop(DEADLINE)
+        assert self._told, "nobody waits twice for one end"
         told, self._told = self._told, []
         for done in told:
             done(held)

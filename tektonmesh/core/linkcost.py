@@ -31,6 +31,9 @@ Each change of a cost is news for everybody. A guess."""
 WINDOW_S = 30.0
 """Of how long the least counts, some ten pings: so much later is a slower link dearer."""
 
+PATIENCE_MAX_S = 5.0
+"""A peer that keeps its answers back is not waited for without end. A guess."""
+
 PAUSE_S = 10.0
 """The least time between two changes. A link that became faster is cheaper within it."""
 
@@ -42,20 +45,28 @@ def cost_ms(rtt_s: float) -> int:
 
 
 class LinkCost:
-    """The smoothed round trip of one link (SRTT of RFC 6298), which timers go by, and the cost.
+    """The smoothed round trip of one link and its variation (SRTT and RTTVAR of RFC 6298, section
+    2), which timers go by, and the cost.
 
     `ms` is the cost that others should see. It follows the first sample at once, and later ones
     when the least of half a minute lies clearly in another bucket, at most every 10 s.
     """
 
-    __slots__ = ("_changed_at", "_least", "measured", "ms", "srtt_s")
+    __slots__ = ("_changed_at", "_least", "_variation_s", "measured", "ms", "srtt_s")
 
     def __init__(self) -> None:
-        self.srtt_s = 0.0
+        self.srtt_s = self._variation_s = 0.0
         self.ms = cost_ms(0.0)
         self.measured = False
         self._least: deque[tuple[float, float]] = deque()
         self._changed_at = -inf
+
+    @property
+    def patience_s(self) -> float:
+        """How long an answer may take: four round trips, or the retransmission timeout where round
+        trips vary more. Where a quarter of all packets is lost, TCP falls silent for seconds."""
+        varying_s = self.srtt_s + 4.0 * self._variation_s
+        return min(max(4.0 * self.srtt_s, varying_s), PATIENCE_MAX_S)
 
     def sample(self, rtt_s: float, now: float) -> bool:
         """Take one round trip in seconds; True when `ms` has changed."""
@@ -63,8 +74,9 @@ class LinkCost:
         least_s = self._least_of_late(rtt_s, now)
         if not self.measured:
             self.measured = True
-            self.srtt_s = rtt_s
+            self.srtt_s, self._variation_s = rtt_s, rtt_s / 2.0
             return self._change(least_s, now)
+        self._variation_s += (abs(rtt_s - self.srtt_s) - self._variation_s) / 4.0
         self.srtt_s += (rtt_s - self.srtt_s) / 8.0
         if now - self._changed_at < PAUSE_S or not self._outside(least_s):
             return False

@@ -33,8 +33,7 @@ TOGETHER_S = 5.0
 """Two links to one stack that came up within this time were dialled by both ends at once. A later
 second link means that the dialler has lost faith in the first one."""
 
-LINKS_PER_STACK = 2
-WITNESSES_MAX = 3
+LINKS_PER_STACK, WITNESSES_MAX, PINGS_MAX = 2, 3, 8
 DOUBT_PAUSE_S = 0.25
 """Others can make us ping a neighbour by doubting it, but not more often than this."""
 
@@ -84,8 +83,9 @@ class NoTopology:
 
 @dataclass(slots=True, eq=False)
 class Neighbour:
-    """One link and what is known of it. `heard`, `since`, `ping_at` are instants; `silent_since`
-    is the instant of the first ping that nothing followed, None while the link is alive."""
+    """One link and what is known of it. `heard`, `since`, `ping_at` are instants, `silent_since`
+    is that of the first ping that nothing followed, None while the link is alive; `pings` are those
+    without a pong."""
 
     link: LinkId
     stack_id: StackId
@@ -99,7 +99,7 @@ class Neighbour:
     idle_s: float
     state: str = UP
     cost: LinkCost = field(default_factory=LinkCost)
-    nonce: int = 0
+    pings: dict[int, float] = field(default_factory=dict)
     ping_at: float = -inf
     silent_since: float | None = None
     down_at: float = inf
@@ -329,10 +329,9 @@ class Neighbours:
 
     def on_pong(self, link: LinkId, message: Pong) -> None:
         neighbour = self.links.get(link)
-        if neighbour is None or message.nonce != neighbour.nonce:
+        if neighbour is None or message.nonce not in neighbour.pings:
             return
-        neighbour.nonce = 0
-        rtt_s = self._env.now - neighbour.ping_at
+        rtt_s = self._env.now - neighbour.pings.pop(message.nonce)
         self._clock.on_peer(link, message.mesh_ms, rtt_s)
         if neighbour.cost.sample(rtt_s, self._env.now):
             self._publish(neighbour.stack_id)
@@ -393,13 +392,13 @@ class Neighbours:
         for a while everybody gets more time."""
         self._health = min(1.0, self.local_health + seconds)
         self._health_at = self._env.now
-        for neighbour in self.links.values():
-            if neighbour.silent_since is not None:
-                neighbour.silent_since = self._env.now
-                if neighbour.state == SUSPECT:
-                    neighbour.down_at = self._env.after(self._window(neighbour) + self._down_s())
-                self._ping(neighbour)
-                self._schedule(neighbour, self._next(neighbour))
+        for it in self.links.values():
+            if it.silent_since is not None:
+                it.silent_since = self._env.now
+                if it.state == SUSPECT:
+                    it.down_at = self._env.after(self._window(it) + self._down_s(it))
+                self._ping(it)
+                self._schedule(it, self._next(it))
         for stack_id in list(self._lost):
             self._open_grace(stack_id)
 
@@ -442,16 +441,17 @@ class Neighbours:
             self._ping(neighbour)
 
     def _window(self, neighbour: Neighbour) -> float:
-        return max(4.0 * neighbour.rtt_s, self._env.settings.suspect_min_s)
+        return max(neighbour.cost.patience_s, self._env.settings.suspect_min_s)
 
-    def _down_s(self) -> float:
-        return self._env.settings.down_after_s * (1.0 + self.local_health)
+    def _down_s(self, it: Neighbour) -> float:
+        return max(self._env.settings.down_after_s, it.cost.patience_s) * (1.0 + self.local_health)
 
     def _ping(self, neighbour: Neighbour) -> None:
         env = self._env
         self._nonce += 1
-        neighbour.nonce = self._nonce
-        neighbour.ping_at = env.now
+        neighbour.ping_at = neighbour.pings[self._nonce] = env.now
+        if len(neighbour.pings) > PINGS_MAX:
+            del neighbour.pings[next(iter(neighbour.pings))]
         neighbour.idle_s = env.jitter(env.settings.ping_interval_s)
         if neighbour.silent_since is None:
             neighbour.silent_since = env.now
@@ -462,7 +462,7 @@ class Neighbours:
         assert neighbour.silent_since is not None, "nobody is accused without an open question"
         neighbour.state = SUSPECT
         neighbour.vouched = False
-        neighbour.down_at = self._env.after(self._down_s())
+        neighbour.down_at = self._env.after(self._down_s(neighbour))
         self._tell("link_suspect", neighbour)
         self._publish(neighbour.stack_id)
         self._ask_witnesses(neighbour.stack_id)
@@ -495,6 +495,5 @@ class Neighbours:
     def _send(self, neighbour: Neighbour, message: Message) -> None:
         self._env.emit(Send(neighbour.link, (message,)))
 
-    def _tell(self, kind: str, neighbour: Neighbour, **data: object) -> None:
-        shown = {"link": neighbour.link, "id": show_id(neighbour.stack_id)}
-        self._env.notice(kind, **shown, name=neighbour.name, **data)
+    def _tell(self, kind: str, it: Neighbour, **data: object) -> None:
+        self._env.notice(kind, link=it.link, id=show_id(it.stack_id), name=it.name, **data)

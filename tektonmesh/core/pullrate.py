@@ -59,6 +59,7 @@ class PullRate:
 
     def came(self, part: int, took_s: float, now: float) -> None:
         """A part that was asked for as one of this size arrived so long after that."""
+        assert took_s >= 0.0, "nothing comes before it was asked for"
         waited_s = self._shortest[part].waited_s(took_s, now)
         if waited_s > TARGET_S:
             self._begins = False

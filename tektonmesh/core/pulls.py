@@ -304,6 +304,7 @@ class Pulls:
         self._take_chunk(pull, start, b"".join(piece for _at, piece in sorted(pieces.items())))
 
     def _take_chunk(self, pull: Pull, offset: int, data: bytes) -> None:
+        assert pull.state == "body", "no chunk is asked for before the file is open"
         at = offset // CHUNK_SIZE * SUM_SIZE
         if sum_of(data) != pull.sums[at : at + SUM_SIZE]:
             self._bad(pull, offset)
@@ -345,6 +346,7 @@ class Pulls:
             self._watch(pull)
 
     def _is_whole(self, pull: Pull) -> None:
+        assert not (pull.left or pull.asked or pull.pieces), "a whole body lacks nothing"
         self._drop(pull, keep=True)
         self._whole[pull.large.name] = None
         try:

@@ -167,6 +167,11 @@ def connected(count: int, edges: tuple[tuple[int, int], ...], without: tuple[int
     return len(seen) == len(rest)
 
 
+HEAVY_LOSS, HEAVY_SETTLE_S = 0.25, 90.0
+"""With a quarter of all packets lost TCP is silent for seconds: links come and go for ever, and a
+moment in which all agree is longer to wait for."""
+
+
 def draw(rng_seed: int, nodes: int | None = None) -> Options:
     """The random world that belongs to `rng_seed`: 3-12 nodes unless told otherwise."""
     chance = Random(f"world {rng_seed}")
@@ -184,7 +189,7 @@ def draw(rng_seed: int, nodes: int | None = None) -> Options:
         idle_s=8.0 if chance.random() < 0.15 else 0.0,
         delay_s=chance.choice((0.0002, 0.005, 0.02, 0.06)),
         jitter_s=chance.choice((0.0, 0.001, 0.01)),
-        loss=chance.choice((0.0, 0.0, 0.01, 0.05, 0.25)),
+        loss=chance.choice((0.0, 0.0, 0.01, 0.05, HEAVY_LOSS)),
         disk_s=chance.choice((0.0005, 0.01, 0.1)),
         skew_s=chance.choice((0.0, 0.0, 2.0, 8.0)),
         writes=chance.choice((0.0, 0.1, 0.3, 1.0)),
@@ -195,6 +200,8 @@ def draw(rng_seed: int, nodes: int | None = None) -> Options:
         real_codec=chance.random() < 0.05,
     )
     gone = _draw_gone(chance, options)
+    if options.loss >= HEAVY_LOSS:
+        options = replace(options, settle_s=HEAVY_SETTLE_S)
     options = replace(options, faults=draw_faults(chance, options, gone))
     options = replace(options, letters=_draw_letters(rng_seed, options, gone))
     if count < 4 or chance.random() >= LIARS_PART:
@@ -207,7 +214,7 @@ def _draw_letters(rng_seed: int, options: Options, gone: tuple[int, ...]) -> flo
     back, and where none waits for a CI that was deregistered. Drawn apart, so that worlds without
     them stay what they were."""
     chance = Random(f"letters of world {rng_seed}")
-    heavy = options.loss >= 0.25  # what is repeated every ten seconds may outlast the world
+    heavy = options.loss >= HEAVY_LOSS  # what is repeated every ten seconds may outlast the world
     if (
         gone
         or heavy

@@ -2,7 +2,15 @@
 
 import pytest
 
-from tektonmesh.core.linkcost import BUCKETS_MS, HOP_MS, PAUSE_S, WINDOW_S, LinkCost, cost_ms
+from tektonmesh.core.linkcost import (
+    BUCKETS_MS,
+    HOP_MS,
+    PATIENCE_MAX_S,
+    PAUSE_S,
+    WINDOW_S,
+    LinkCost,
+    cost_ms,
+)
 
 
 @pytest.mark.parametrize(
@@ -85,3 +93,23 @@ def test_wavering_about_a_bound_is_not_followed() -> None:
     cost.sample(0.0009, 0.0)
     for second in range(1, 100):
         assert not cost.sample(0.0008 if second % 2 else 0.0012, float(second))
+
+
+def test_an_answer_may_take_four_round_trips_of_a_steady_link() -> None:
+    cost = LinkCost()
+    follow(cost, 0.100, 0.0, 60)
+    assert cost.patience_s == pytest.approx(0.400)
+
+
+def test_an_answer_may_take_longer_on_a_link_whose_round_trips_vary() -> None:
+    steady, varying = LinkCost(), LinkCost()
+    for second in range(60):
+        steady.sample(0.100, float(second))
+        varying.sample(0.100 if second % 4 else 0.900, float(second))
+    assert varying.patience_s > 1.0 > steady.patience_s
+
+
+def test_an_answer_may_not_take_for_ever() -> None:
+    cost = LinkCost()
+    follow(cost, 30.0, 0.0, 60)
+    assert cost.patience_s == PATIENCE_MAX_S
