@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -430,6 +431,28 @@ def test_an_attached_ci_carries_mcp_on_its_own_connection(chain: Chain) -> None:
     wait_until("gone", lambda: "hand@c/spell" not in refs(a), within_s=10)
 
 
+def test_a_ci_that_is_killed_during_a_call_on_its_own_connection_fails_it_at_once(
+    chain: Chain,
+) -> None:
+    a, _b, c = chain
+    tool = {"name": "spell", "inputSchema": {"type": "object"}}
+    results: dict[str, dict[str, Any]] = {
+        "server/discover": {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}},
+        "tools/list": {"tools": [tool]},
+    }
+    with c.connect() as link:
+        link.say(id=1, method="register", params={"name": "frail", "mcp": {"socket": True}})
+        served = threading.Thread(target=serve_by_hand, args=(link, results), daemon=True)
+        served.start()
+        wait_until("listed", lambda: "frail@c/spell" in refs(a), within_s=10)
+        began = time.monotonic()
+        # It has nothing to say to a call, and ends.
+        failed = a.cli("call", "frail@c/spell")
+        assert time.monotonic() - began < 3.0
+        served.join()
+    assert failed.code == 1 and "ended during the call" in failed.err, failed
+
+
 def serve_by_hand(link: Connection, results: dict[str, dict[str, Any]]) -> None:
     while True:
         try:
@@ -440,6 +463,9 @@ def serve_by_hand(link: Connection, results: dict[str, dict[str, Any]]) -> None:
             link.say(id=asked["id"], result={"body": "a message"})
         elif "method" in asked and "id" in asked:
             assert asked["id"].startswith("mcp:")
+            if asked["method"] not in results:
+                link.socket.shutdown(socket.SHUT_RDWR)
+                return
             full = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
             link.say(id=asked["id"], result=full | results[asked["method"]])
 
