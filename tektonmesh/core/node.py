@@ -129,6 +129,7 @@ class Node:
         )
         self.witness = Witness(env, self.replica, self.deliveries, self.forwarding, saved)
         self.requests.shared = self.sharing.record
+        self.requests.at_fault = self._at_fault
         self.choosing = Choosing(
             env,
             replica=self.replica,
@@ -254,6 +255,7 @@ class Node:
             msg.Proof: self.proofs.on_proof,
             msg.Forward: self.forwarding.on_forward,
             msg.HopAck: self.forwarding.on_hop_ack,
+            msg.LinkCredit: self.forwarding.on_link_credit,
             msg.Settled: self.forwarding.on_settled,
             msg.Released: self.forwarding.on_released,
             msg.Spread: Spreading(self.forwarding).on_spread,
@@ -399,6 +401,11 @@ class Node:
         self.env.emit(CloseLink(link, error.code.name, error.detail))
         if neighbour is not None:  # what follows a Bye in one batch is nobody's any more
             self._strike(neighbour.stack_id, error.detail)
+
+    def _at_fault(self, stack_id: StackId, detail: str) -> None:
+        """A stack broke the protocol of one message, maybe from afar: its links stay."""
+        self.env.counts.strikes += 1
+        self._strike(stack_id, detail)
 
     def _strike(self, stack_id: StackId, reason: str) -> None:
         if self.trust.strikes.strike(stack_id, reason) > 0.0:
