@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tektonmesh.api.dialect import Reply
-from tektonmesh.api.sync import Client, Message, ReplyStream
+from tektonmesh.api.replies_sync import Message, ReplyStream
+from tektonmesh.api.sync import Client
 from tektonmesh.errors import MeshError
 
 __all__ = ["Client", "MeshError", "Message", "Reply", "ReplyStream"]

@@ -28,6 +28,8 @@ told `busy`, and the connection is spared."""
 _CODES = ("busy", "refused", "ci_failed", "ci_offline", "timeout", "too_large", "bad_request")
 """What a CI may say of its own failure; any other code becomes `ci_failed`."""
 
+OFFSET_MAX = 1 << 62
+
 DETAIL_SIZE_MAX = 1000
 """Characters of what a CI says of its failure that its asker gets to read."""
 
@@ -39,6 +41,8 @@ class Attached:
         self._daemon = daemon
         self._lines = lines
         self._owed: dict[int, None] = {}
+        self._resuming: dict[int, None] = {}
+        """Deliveries whose CI says offsets, so it is told what it need not keep."""
         self.number: int | None = None
         self._registering = 0
         self._held: list[fx.Deliver] = []
@@ -46,7 +50,7 @@ class Attached:
     def attach(self) -> int:
         """Make the connection known to the daemon, once; its number."""
         if self.number is None:
-            self.number = self._daemon.attach(self._deliver, self._cancel)
+            self.number = self._daemon.attach(self._deliver, self._cancel, self._kept)
         return self.number
 
     @contextmanager
@@ -92,6 +96,8 @@ class Attached:
             "deadline_ms": int(effect.deadline_s * 1000),
             "attempt": effect.attempt,
         }
+        if effect.reply_from is not None:
+            params["reply_from"] = effect.reply_from
         self._lines.write(write_request(Request(effect.delivery, "message", params)))
 
     def _body(self, effect: fx.Deliver) -> dict[str, Any]:
@@ -103,12 +109,17 @@ class Attached:
 
     def _cancel(self, effect: fx.CancelDelivery) -> None:
         if effect.delivery in self._owed:
-            del self._owed[effect.delivery]
+            self._owes_no_more(effect.delivery)
             if effect.delivery in [held.delivery for held in self._held]:
                 self._held = [one for one in self._held if one.delivery != effect.delivery]
                 return
             params = {"id": effect.delivery, "reason": effect.reason}
             self._lines.write(write_request(Request(None, "message.cancel", params)))
+
+    def _kept(self, effect: fx.ReplyKept) -> None:
+        if effect.delivery in self._resuming:
+            params = {"id": effect.delivery, "offset": effect.offset}
+            self._lines.write(write_request(Request(None, "reply.kept", params)))
 
     # --- from the CI -----------------------------------------------------------------------------
 
@@ -117,7 +128,7 @@ class Attached:
         delivery = line.id
         if not isinstance(delivery, int) or delivery not in self._owed:
             return
-        del self._owed[delivery]
+        self._owes_no_more(delivery)
         if isinstance(line, Failure):
             data = line.error.get("data")
             code = data.get("code") if isinstance(data, dict) else None
@@ -137,11 +148,19 @@ class Attached:
             return
         try:
             data = body_of(params, "data")
+            offset = validate.number(params, "offset", low=0, high=OFFSET_MAX, default=None)
         except MeshError as error:
-            del self._owed[delivery]
+            self._owes_no_more(delivery)
             self._fail(delivery, "ci_failed", f"The CI's answer is malformed: {error.detail}")
         else:
-            self._daemon.inject(ev.ReplyChunk(delivery, data))
+            if offset is not None:
+                self._resuming[delivery] = None
+            at = None if offset is None else int(offset)
+            self._daemon.inject(ev.ReplyChunk(delivery, data, at))
+
+    def _owes_no_more(self, delivery: int) -> None:
+        del self._owed[delivery]
+        self._resuming.pop(delivery, None)
 
     def _fail(self, delivery: int, code: str, detail: str) -> None:
         # JSON can spell halves of surrogate pairs, which no other encoding can.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -18,8 +19,11 @@ import trio
 
 from tektonmesh.api import dialect, largeparts
 from tektonmesh.api.dialect import Reply, Request
+from tektonmesh.api.handin import hand_in
 from tektonmesh.api.largeparts import Body
+from tektonmesh.api.said import name_of
 from tektonmesh.api.tasks import helpers
+from tektonmesh.api.works import Works
 from tektonmesh.errors import MeshError
 
 READ_SIZE = 65_536
@@ -38,10 +42,14 @@ _Channel = trio.MemoryReceiveChannel[dict[str, Any]]
 
 
 class ReplyStream:
-    """Iterates over the text of a reply as it comes; afterwards `.reply` is the whole of it."""
+    """Iterates over the text of a reply as it comes; afterwards `.reply` is the whole of it. With
+    `again`, which asks anew from an offset, it goes on when the daemon was away."""
 
-    def __init__(self, parts: _Channel) -> None:
+    def __init__(
+        self, parts: _Channel, again: Callable[[int], Awaitable[_Channel]] | None = None
+    ) -> None:
         self._parts = parts
+        self._again = again
         self._chunks = dialect.Chunks()
         self.reply: Reply | None = None
 
@@ -51,16 +59,25 @@ class ReplyStream:
     async def __anext__(self) -> str:
         while self.reply is None:
             try:
-                message = await self._parts.receive()
-            except trio.EndOfChannel:
-                raise dialect.lost() from None
-            if "method" in message:
-                text = self._chunks.add(dialect.bytes_of(message["params"], "data"))
-            else:
-                text, self.reply = self._chunks.finish(dialect.result_of(message))
+                text = await self._next()
+            except MeshError as error:
+                if self._again is None or error.code.name not in dialect.PASSING:
+                    raise
+                self._parts = await self._again(len(self._chunks.whole))
+                continue
             if text:
                 return text
         raise StopAsyncIteration
+
+    async def _next(self) -> str:
+        try:
+            message = await self._parts.receive()
+        except trio.EndOfChannel:
+            raise dialect.lost() from None
+        if "method" in message:
+            return self._chunks.add(dialect.bytes_of(message["params"], "data"))
+        text, self.reply = self._chunks.finish(dialect.result_of(message))
+        return text
 
 
 class Notices:
@@ -106,6 +123,7 @@ class Client:
         self._messages_in, self._messages = trio.open_memory_channel[dict[str, Any]](math.inf)
         self._notices_in, self._notices = trio.open_memory_channel[dict[str, Any]](math.inf)
         self._attached: dict[str, dict[str, Any]] = {}
+        self._works = Works(self._write)
         self._nursery: trio.Nursery | None = None
         self._running = AsyncExitStack()
 
@@ -245,36 +263,45 @@ class Client:
 
     @asynccontextmanager
     async def stream(
-        self, target: str, body: str | bytes, **options: Any
+        self, target: str, body: Body, *, resume: bool = False, **options: Any
     ) -> AsyncIterator[ReplyStream]:
-        """As `send`, the reply as it comes; leaving the block early cancels the message."""
-        params = dialect.send_params(target, body, options) | {"stream": True}
-        with self._asking("send", params) as parts:
-            yield ReplyStream(parts)
+        """As `send`, the reply as it comes; leaving the block early cancels the message. With
+        `resume` (or an `idempotency_key`, and `offset` to go on behind so many bytes) it survives
+        restarts of all daemons on its way, this one's too."""
+        if resume:
+            options.setdefault("idempotency_key", secrets.token_hex(16))
+        params = await self._send_params(target, body, options) | {"stream": True}
+        with ExitStack() as asked:
+
+            async def again(offset: int) -> _Channel:
+                asked.close()
+                await self._back()
+                start = int(options.get("offset") or 0) + offset
+                more = await self._send_params(target, body, options)
+                more |= {"stream": True, "offset": start}
+                return asked.enter_context(self._asking("send", more))
+
+            parts = asked.enter_context(self._asking("send", params))
+            yield ReplyStream(parts, again if resume else None)
+
+    async def _back(self) -> None:
+        """Until there is a connection to the daemon again."""
+        for pause_s in dialect.pauses():
+            if self._link is not None:
+                return
+            await trio.sleep(pause_s)
+            if self._link is None:
+                try:
+                    self._use(await self._connect())
+                except MeshError as error:
+                    if self._nursery is None or error.code.name not in dialect.PASSING:
+                        raise
 
     async def _send_params(self, target: str, body: Body, options: Any) -> dict[str, Any]:
         plain = largeparts.plain_of(body)
         if plain is not None:
             return dialect.send_params(target, plain, options)
-        return dialect.send_params(target, b"", options, await self._hand_in(body))
-
-    async def _hand_in(self, body: Body) -> str:
-        """Give the daemon a large body; its name."""
-        link, answer, parts = await self._connect(), b"", largeparts.parts_of(body)
-        async with link:
-            try:
-                await link.send_all(largeparts.HEAD)
-                while part := await trio.to_thread.run_sync(next, parts, b""):
-                    await link.send_all(largeparts.framed(part))
-                await link.send_all(largeparts.END)
-            except trio.BrokenResourceError:
-                pass  # The daemon may have said why before it hung up; reading tells.
-            try:
-                while data := await link.receive_some(READ_SIZE):
-                    answer += data
-            except trio.BrokenResourceError:
-                pass
-        return largeparts.ref_of(answer)
+        return dialect.send_params(target, b"", options, await hand_in(await self._connect(), body))
 
     def watch(self, *kinds: str) -> Notices:
         """Notices as they happen, for ever: `{"seq", "at", "kind", ...}`."""
@@ -297,11 +324,14 @@ class Client:
         function that does not wait. What it raises is a failure reply; when nobody waits any more
         it is cancelled.
         """
-        while True:
-            await self._serve_link(handler, parallel)
-            if not (reconnect and self._attached and self._nursery):
-                raise dialect.lost()
-            await self._come_back()
+        places = trio.Semaphore(parallel)
+        async with helpers() as lasting:  # for handlers that outlive a connection
+            while True:
+                await self._serve_link(handler, places, lasting)
+                self._works.away(lasting)
+                if not (reconnect and self._attached and self._nursery):
+                    raise dialect.lost()
+                await self._come_back()
 
     async def _come_back(self) -> None:
         """Connect and register again; returns when the daemon is back."""
@@ -318,18 +348,28 @@ class Client:
                 if self._nursery is None or error.code.name not in dialect.PASSING:
                     raise
 
-    async def _serve_link(self, handler: Handler, parallel: int) -> None:
-        """Serve until this connection ends. Nothing of it is answered on the next one."""
+    async def _serve_link(
+        self, handler: Handler, places: trio.Semaphore, lasting: trio.Nursery
+    ) -> None:
+        """Serve until this connection ends. Only replies that resume go on with the next one."""
         at_work: dict[int | str, trio.CancelScope] = {}
-        places = trio.Semaphore(parallel)
         async with helpers() as nursery:
             async for message in self._messages:
-                if message["method"] == "message":
-                    request = Request(**dialect.request_fields(message))
-                    at_work[request.delivery] = trio.CancelScope()
-                    nursery.start_soon(self._serve_one, handler, request, at_work, places)
-                elif message["params"].get("id") in at_work:
-                    at_work[message["params"]["id"]].cancel()
+                number = message["params"].get("id")
+                if message["method"] == "reply.kept":
+                    self._works.kept(number, message["params"].get("offset"))
+                elif message["method"] == "message.cancel":
+                    self._works.cancel(number)
+                    if number in at_work:
+                        at_work[number].cancel()
+                else:
+                    request, name = Request(**dialect.request_fields(message)), name_of(message)
+                    work = self._works.take(name, request) if name is not None else None
+                    if work is not None:
+                        lasting.start_soon(self._works.run, work, handler, request, places)
+                    elif name is None:
+                        at_work[request.delivery] = trio.CancelScope()
+                        nursery.start_soon(self._serve_one, handler, request, at_work, places)
 
     async def _serve_one(
         self,
@@ -430,7 +470,7 @@ class Client:
         method = message.get("method")
         if method == "event":
             self._notices_in.send_nowait(message["params"])
-        elif method in ("message", "message.cancel"):
+        elif method in ("message", "message.cancel", "reply.kept"):
             self._messages_in.send_nowait(message)
         elif method:
             waiting = self._expected.get(message["params"]["id"])

@@ -31,7 +31,7 @@ BODY_SIZE_MAX = 258_048
 need not import the core."""
 SEND_OPTIONS = (
     *("timeout", "sender", "token", "content_type", "no_reply", "idempotency_key"),
-    *("durable", "ttl_s", "idempotent", "conversation"),
+    *("durable", "ttl_s", "idempotent", "conversation", "offset"),
 )
 REGISTER_OPTIONS = (
     *("type", "endpoint", "format", "headers", "specialties", "capabilities", "teams", "share"),
@@ -294,7 +294,8 @@ class Chunks:
 class Request:
     """A message for a CI that this client serves. `deadline_s` is what is left to answer in;
     `attempt` is 0 for the first try. `data` is the body, `body` its text. One that is larger than
-    an envelope lies in a `file` until the message is answered; `data` reads it anew each time."""
+    an envelope lies in a `file` until the message is answered; `data` reads it anew each time. With
+    `reply_from` the reply resumes: so much of it was said in an earlier attempt."""
 
     delivery: int | str
     id: str
@@ -305,6 +306,7 @@ class Request:
     deadline_s: float
     attempt: int
     file: Path | None = None
+    reply_from: int | None = None
 
     @property
     def data(self) -> bytes:
@@ -328,6 +330,7 @@ def request_fields(message: Mapping[str, Any]) -> dict[str, Any]:
         "deadline_s": float(params.get("deadline_ms", 0)) / 1000.0,
         "attempt": int(params.get("attempt", 0)),
         "file": Path(params["body_file"]) if params.get("body_file") else None,
+        "reply_from": params.get("reply_from"),
     }
 
 
@@ -337,9 +340,11 @@ def answer_line(delivery: int | str, body: str | bytes | None) -> bytes:
     return line_of({"jsonrpc": "2.0", "id": delivery, "result": result})
 
 
-def chunk_line(delivery: int | str, data: str | bytes) -> bytes:
-    """A part of the reply to a served message."""
+def chunk_line(delivery: int | str, data: str | bytes, offset: int | None = None) -> bytes:
+    """A part of the reply to a served message; with its `offset` where replies resume."""
     params = {"id": delivery} | shown_body(data, "data")
+    if offset is not None:
+        params["offset"] = offset
     return line_of({"jsonrpc": "2.0", "method": "reply.chunk", "params": params})
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 Params = Mapping[str, Any]
 TARGET_SIZE_MAX = 200
+OFFSET_MAX = 1 << 62
 TRACE_TIMEOUT_S = 5.0
 LEAVE_TIMEOUT_S = 5.0
 TEXT = "text/plain; charset=utf-8"
@@ -318,7 +319,7 @@ class Operations:
         self, params: Params, caller: Caller
     ) -> AsyncIterator[AsyncIterator[bytes | dict[str, Any]]]:
         """As `send`; the iterator yields the chunks of the reply (bytes), then the reply."""
-        make = self.message_event(params, caller, stream=True)
+        make = self.message_event(await self.uploads.fitting(params), caller, stream=True)
         async with self.daemon.stream(make) as parts, aclosing(self._counted(parts)) as counted:
             yield counted
 
@@ -357,9 +358,8 @@ class Operations:
         assert timeout_s is not None
         content_type = validate.text(params, "content_type", default=TEXT, size_max=100)
         sender = self.sender_of(params, caller)
-        for key in ("idempotency_key", "durable", "body_ref"):
-            if stream and params.get(key):
-                raise validate.field_error(key, "is not taken with a streamed reply")
+        if stream and params.get("durable"):
+            raise validate.field_error("durable", "is not taken with a streamed reply")
         options: dict[str, Any] = {}
         if validate.flag(params, "no_reply"):
             options["no_reply"] = True
@@ -466,7 +466,8 @@ def _durable_options(params: Params, ttl_max_s: float) -> dict[str, Any]:
     elif ttl_s is not None:
         raise validate.field_error("ttl_s", "is only for a message that is 'durable'")
     key = _repeat_key(params)
-    return options | ({"key": key} if key else {})
+    offset = int(validate.number(params, "offset", low=0, high=OFFSET_MAX, default=0) or 0)
+    return options | ({"key": key} if key else {}) | ({"offset": offset} if offset else {})
 
 
 def _repeat_key(params: Params) -> str:

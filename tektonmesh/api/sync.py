@@ -7,86 +7,30 @@ thread reads at a time; handlers of `serve` run in threads and may call this cli
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tektonmesh.api import dialect, largeparts
-from tektonmesh.api.dialect import Reply, Request
+from tektonmesh.api.dialect import Reply
 from tektonmesh.api.largeparts import Body
+from tektonmesh.api.replies_sync import Handler, Message, ReplyStream
+from tektonmesh.api.said import name_of
+from tektonmesh.api.works_sync import Works
 from tektonmesh.errors import MeshError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 Socket = socket.socket
 READ_SIZE = 65_536
 TIMEOUT_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Message(Request):
-    """A message to answer. `cancelled` is set when nobody waits for the answer any more."""
-
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-
-Handler = Callable[[Message], str | bytes | Iterator[str | bytes] | None]
-
-
-class ReplyStream:
-    """Iterates over the text of a reply as it comes; afterwards `.reply` is the whole of it.
-    Closing it early (or leaving its `with` block) cancels the message."""
-
-    def __init__(self, client: Client, request_id: int, timeout: float | None) -> None:
-        self._client = client
-        self._request_id = request_id
-        self._timeout = timeout
-        self._chunks = dialect.Chunks()
-        self.reply: Reply | None = None
-        self._open = True
-
-    @property
-    def received(self) -> bytes:
-        """The exact bytes that came so far."""
-        return bytes(self._chunks.whole)
-
-    def __iter__(self) -> Iterator[str]:
-        while self._open:
-            text = self._next()
-            if text:
-                yield text
-
-    def _next(self) -> str:
-        try:
-            message = self._client._await(self._request_id, self._timeout, "send")
-            if "method" in message:
-                return self._chunks.add(dialect.bytes_of(message["params"], "data"))
-            self._finished()
-            text, self.reply = self._chunks.finish(dialect.result_of(message))
-            return text
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Cancel the message unless its answer has come. Harmless when repeated."""
-        if self._open:
-            self._finished()
-            self._client._cancel(self._request_id)
-
-    def _finished(self) -> None:
-        self._open = False
-        self._client._expected.pop(self._request_id, None)
-
-    def __enter__(self) -> ReplyStream:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
 
 
 class Client:
@@ -115,6 +59,7 @@ class Client:
         self._notices: deque[dict[str, Any]] = deque()
         self._attached: dict[str, dict[str, Any]] = {}
         """What was registered to be served here, with its token, to come back with it."""
+        self._works = Works(self._write_if_there)
         self._closed = False
 
     def __enter__(self) -> Client:
@@ -226,11 +171,31 @@ class Client:
         patience = self._patience(options.get("timeout"), message=True)
         return dialect.reply_from(self._call("send", params, patience))
 
-    def stream(self, target: str, body: str | bytes, **options: Any) -> ReplyStream:
-        """As `send`, the reply as it comes."""
-        params = dialect.send_params(target, body, options) | {"stream": True}
-        request_id = self._ask("send", params)
-        return ReplyStream(self, request_id, self._patience(options.get("timeout"), message=True))
+    def stream(
+        self, target: str, body: Body, *, resume: bool = False, **options: Any
+    ) -> ReplyStream:
+        """As `send`, the reply as it comes. With `resume` (or an `idempotency_key`, and `offset` to
+        go on behind so many bytes) it survives restarts of all daemons on its way."""
+        if resume:
+            options.setdefault("idempotency_key", secrets.token_hex(16))
+        start = int(options.get("offset") or 0)
+
+        def ask(offset: int) -> int:
+            more = {"stream": True, "offset": start + offset or None}
+            return self._ask("send", self._send_params(target, body, options) | more)
+
+        def again(offset: int) -> int:
+            for pause_s in dialect.pauses():
+                try:
+                    return ask(offset)
+                except MeshError as error:
+                    if self._closed or error.code.name not in dialect.PASSING:
+                        raise
+                time.sleep(pause_s)
+            raise dialect.lost()
+
+        patience = self._patience(options.get("timeout"), message=True)
+        return ReplyStream(self, ask(0), patience, again if resume else None)
 
     def _send_params(self, target: str, body: Body, options: dict[str, Any]) -> dict[str, Any]:
         plain = largeparts.plain_of(body)
@@ -290,11 +255,14 @@ class Client:
         What `handler` returns is the reply; an iterator is streamed as it yields; what it raises
         is a failure reply. `on_notice` gets what a `subscribe` on this connection brings.
         """
+        from concurrent.futures import ThreadPoolExecutor
+
         self._reader = threading.get_ident()
+        pool = ThreadPoolExecutor(parallel, thread_name_prefix="tektonmesh-serve")
         try:
             while True:
                 try:
-                    self._serve_link(handler, parallel, on_notice)
+                    self._serve_link(handler, pool, on_notice)
                 except MeshError as error:
                     back = reconnect and self._attached and not self._closed
                     if not back or error.code.name != "no_daemon":
@@ -302,6 +270,8 @@ class Client:
                 self._come_back()
         finally:
             self._reader = None
+            self._works.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _come_back(self) -> None:
         """Connect and register again; returns when the daemon is back."""
@@ -322,35 +292,55 @@ class Client:
     def _serve_link(
         self,
         handler: Handler,
-        parallel: int,
+        pool: ThreadPoolExecutor,
         on_notice: Callable[[dict[str, Any]], None] | None,
     ) -> None:
-        """Serve until this connection ends. Nothing of it is answered on the next one."""
-        from concurrent.futures import ThreadPoolExecutor
-
+        """Serve until this connection ends. Only replies that resume go on with the next one."""
         at_work: dict[int | str, Message] = {}
-        pool = ThreadPoolExecutor(parallel, thread_name_prefix="tektonmesh-serve")
         try:
             while True:
                 while self._messages:
-                    shown = self._messages.popleft()
-                    if shown["method"] == "message":
-                        message = Message(**dialect.request_fields(shown))
-                        at_work[message.delivery] = message
-                        pool.submit(self._serve_one, handler, message, at_work)
-                    elif shown["params"].get("id") in at_work:
-                        at_work[shown["params"]["id"]].cancelled.set()
+                    self._take_message(self._messages.popleft(), handler, pool, at_work)
                 while on_notice is not None and self._notices:
                     on_notice(self._notices.popleft())
                 self._take(self._read(None))
         finally:
+            self._works.away()
             over = list(at_work.values())
             at_work.clear()
             for message in over:
                 message.cancelled.set()
             for waiting in list(self._expected.values()):
                 waiting.put(None)
-            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _take_message(
+        self,
+        shown: dict[str, Any],
+        handler: Handler,
+        pool: ThreadPoolExecutor,
+        at_work: dict[int | str, Message],
+    ) -> None:
+        number, name = shown["params"].get("id"), name_of(shown)
+        if shown["method"] == "reply.kept":
+            self._works.kept(number, shown["params"].get("offset"))
+        elif shown["method"] == "message.cancel":
+            self._works.cancel(number)
+            if number in at_work:
+                at_work[number].cancelled.set()
+        elif name is None:
+            message = Message(**dialect.request_fields(shown))
+            at_work[message.delivery] = message
+            pool.submit(self._serve_one, handler, message, at_work)
+        else:
+            work = self._works.take(name, Message(**dialect.request_fields(shown)))
+            if work is not None:
+                pool.submit(self._works.run, work, handler)
+
+    def _write_if_there(self, line: bytes) -> None:
+        try:
+            self._write(line)
+        except (OSError, MeshError):
+            pass  # The connection ended; what was lost with it is said again.
 
     def _serve_one(
         self, handler: Handler, message: Message, at_work: dict[int | str, Message]
@@ -424,7 +414,7 @@ class Client:
         method = message.get("method")
         if method == "event":
             self._notices.append(message["params"])
-        elif method in ("message", "message.cancel"):
+        elif method in ("message", "message.cancel", "reply.kept"):
             self._messages.append(message)
         else:
             request_id: Any = message["params"]["id"] if method else message.get("id")

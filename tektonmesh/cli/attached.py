@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING
 from tektonmesh.errors import MeshError
 
 if TYPE_CHECKING:
-    from tektonmesh.api.sync import Message
+    from tektonmesh.api.replies_sync import Message
 
 _READ_SIZE = 65_536
 _LOOK_S = 0.1

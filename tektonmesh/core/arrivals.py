@@ -58,6 +58,7 @@ class Arrivals:
         """Takes those that are marked as durable."""
         self.check_call: Callable[[Header, Body], int] = lambda _header, _body: 0
         """The depth of a call, if its stack vouches for it; raises DeliveryError otherwise."""
+        self.durable_credit: Callable[[Envelope, Body], None] = lambda _envelope, _body: None
 
     # --- requests --------------------------------------------------------------------------------
 
@@ -242,7 +243,9 @@ class Arrivals:
     def on_credit(self, envelope: Envelope) -> str:
         """The origin takes more of a streamed reply."""
         body = self._opened(envelope)
-        if body is not None:
+        if body is not None and body.get("du") is True:
+            self.durable_credit(envelope, body)
+        elif body is not None:
             taken = self._answering.dedup.get((envelope.header.source, envelope.header.reply_to))
             if taken is not None and taken.asker is not None:
                 credit, have = (number_of(body, key, OFFSET_MAX) for key in ("cr", "off"))

@@ -146,7 +146,7 @@ class Deliveries:
     # --- what the CIs say ------------------------------------------------------------------------
 
     def reply_chunk(self, event: ReplyChunk) -> None:
-        self._handouts.chunk(event.delivery, event.data)
+        self._handouts.chunk(event.delivery, event.data, event.offset)
 
     def reply_done(self, event: ReplyDone) -> None:
         self._handouts.done(event.delivery, event.body, event.content_type)

@@ -18,6 +18,7 @@ from tektonmesh.core.cis import Cis
 from tektonmesh.core.commits import Commits
 from tektonmesh.core.courier import Courier
 from tektonmesh.core.deliveries import Deliveries
+from tektonmesh.core.effects import ReplyKept
 from tektonmesh.core.envelope import Envelope, Kind
 from tektonmesh.core.events import BodyDone, SendMessage
 from tektonmesh.core.forwarding import Forwarding
@@ -70,9 +71,9 @@ class Durable(Voice):
         self.known = KnownCis(env, clock, cis)
         self.inbox = Inbox(env, clock, self.known, self.courier, self.commits, self)
         self.offers = Offers(env, deliveries.sealer, forwarding)
-        self.offers.find, self.offers.broken = self.outbox.offer, self._body_is_broken
+        self.offers.find, self.offers.broken = self._offer, self._body_is_broken
         self.pulls = self.inbox.pulls = Pulls(env, deliveries.sealer, forwarding)
-        self.pulls.held_by = self.inbox.large_bytes
+        self.pulls.held_by = self._large_bytes
         self.inbox.turns = Turns(env, cis, deliveries.handouts, self.inbox)
         self.inbox.label = partial(deliveries.outcomes.address, "")
         self.outbox.confirm = self._confirm
@@ -84,6 +85,10 @@ class Durable(Voice):
         self._forwarding = forwarding
         self._answering: Answering = deliveries.answering
         deliveries.arrivals.durable = self.on_request
+        deliveries.arrivals.durable_credit = self._on_credit
+        self.inbox.sayings.told = lambda number, offset: env.emit(ReplyKept(number, offset))
+        readers = self.readers = self.outbox.readers
+        readers.ask, readers.broken = self._ask, self._reader_is_broken
         cis.came = self._ci_came
         cis.went = self.known.went
 
@@ -119,10 +124,13 @@ class Durable(Voice):
 
     def on_change(self, change: Change) -> None:
         self.courier.on_owner(change.owner)
+        if change.kind in ("new", "content"):
+            self.readers.stir(change.owner)
 
     def graph_changed(self) -> None:
         self.courier.graph_changed()
         self.pulls.graph_changed()
+        self.readers.stir()
 
     def on_body_done(self, event: BodyDone) -> None:
         """The shell has done something about the file of a large body."""
@@ -133,8 +141,18 @@ class Durable(Voice):
 
     def holds(self, name: str) -> bool:
         """Whether the file of a large body is needed."""
-        mine = name in self.outbox.large_bodies() or name in self.inbox.large_bodies()
-        return mine or name in self.pulls.names
+        mine = any(large.name == name for large in self.outbox.large_bodies())
+        theirs = any(large.name == name for _source, large in self.inbox.large_bodies())
+        return mine or theirs or name in self.pulls.names
+
+    def _offer(self, stack: StackId, msg_id: bytes) -> Large | None:
+        """The large body of a message that is for that stack and has no end."""
+        item = self.outbox.find(msg_id)
+        return item.letter.large if item is not None and item.stack == stack else None
+
+    def _large_bytes(self, source: StackId) -> int:
+        """What large bodies from one origin take here."""
+        return sum(large.size for at, large in self.inbox.large_bodies() if at == source)
 
     def _body_is_broken(self, msg_id: bytes) -> None:
         item = self.outbox.find(msg_id)
@@ -167,6 +185,8 @@ class Durable(Voice):
             body=bytes_of(body, "body"),
             no_reply=body.get("nr") is True,
             large=_large_of(key, body),
+            live=body.get("st") is True,
+            credit=number_of(body, "cr", OFFSET_MAX),
         )
         left_s = max(1, number_of(body, "left", ttl_max_ms)) / 1000.0
         self.inbox.take(key, note, left_s, number_of(body, "low", TIME_MAX), envelope.trace)
@@ -195,6 +215,8 @@ class Durable(Voice):
             body=letter.body,
             no_reply=letter.no_reply,
             large=letter.large,
+            live=letter.live,
+            credit=item.reader.grant.limit if item.reader is not None else 0,
         )
         low_ms = self.outbox.low_ms(me)
         self.inbox.take((me, item.msg_id), note, self.outbox.left_s(item), low_ms, b"")
@@ -213,6 +235,9 @@ class Durable(Voice):
             self._say(Kind.NACK, key, body)
 
     def piece(self, key: Key, offset: int, data: bytes) -> None:
+        if key[0] == self.env.me:
+            self._heard_here(key, lambda item: self.readers.come(item, offset, data))
+            return
         self._say(Kind.CHUNK, key, {"data": data, "off": offset, "du": True})
 
     def answer_here(self, key: Key, answer: Answer) -> None:
@@ -222,8 +247,42 @@ class Durable(Voice):
         elif answer.code:
             detail = answer.body.decode(errors="replace")
             self._on_nack(item, answer.code, detail, answer.outcome, final=True)
+        elif item.letter.live:
+            self._ended(item, answer.start, answer.content_type, b"")
         else:
             self.outbox.on_answer(item, answer.content_type, answer.body, b"")
+
+    def _ended(self, item: Outgoing, end: int, content_type: str, trace: bytes) -> None:
+        """A stream has so many bytes; it is answered when its reader has them all."""
+        kept = self.readers.ended(item, end)
+        if kept is not None:
+            self.outbox.on_answer(item, content_type, kept[1], trace, start=kept[0])
+
+    def _ask(self, item: Outgoing, again: bool) -> None:
+        """Tell the stack of the CI how far the reader of a stream is."""
+        reader = item.reader
+        assert reader is not None, "who asks reads"
+        credit, have = reader.grant.limit, reader.grant.taken
+        again_from = reader.stream.next if again else None
+        if item.stack == self.env.me:
+            self.inbox.grant((item.stack, item.msg_id), credit, have, again_from)
+            return
+        body: Body = {"du": True, "cr": credit, "off": have}
+        if again_from is not None:
+            body["rs"] = again_from
+        self._answering.say(
+            Kind.CREDIT, item.stack, item.msg_id, body, ttl_s=self.outbox.left_s(item)
+        )
+
+    def _on_credit(self, envelope: Envelope, body: Body) -> None:
+        credit, have = (number_of(body, key, OFFSET_MAX) for key in ("cr", "off"))
+        again_from = number_of(body, "rs", OFFSET_MAX) if "rs" in body else None
+        key = envelope.header.source, envelope.header.reply_to
+        self.inbox.grant(key, credit, have, again_from)
+
+    def _reader_is_broken(self, item: Outgoing) -> None:
+        detail = "The stack of the CI sent more of the reply than it was allowed to."
+        self.outbox.fail(item, "protocol", detail, "indeterminate")
 
     def _heard_here(self, key: Key, act: Callable[[Outgoing], None]) -> None:
         item = self.outbox.find(key[1])
@@ -257,6 +316,8 @@ class Durable(Voice):
         if kind == Kind.RECEIPT:
             item.attempts.trace = bytes_of(body, "tr")
             self.outbox.on_receipt(item)
+        elif item.letter.live and kind in (Kind.CHUNK, Kind.REPLY):
+            self._take_live(item, kind, body)
         elif kind == Kind.CHUNK:
             offset = number_of(body, "off", OFFSET_MAX)
             self._collect(item, item.stream.accept(offset, bytes_of(body, "data")))
@@ -277,6 +338,14 @@ class Durable(Voice):
             known = code if code in CODES else "ci_failed"
             detail = text_of(body, "detail") or CODES[known].meaning
             self._on_nack(item, known, detail, outcome)
+
+    def _take_live(self, item: Outgoing, kind: int, body: Body) -> None:
+        self.outbox.on_receipt(item)
+        offset = number_of(body, "off", OFFSET_MAX)
+        if kind == Kind.CHUNK:
+            self.readers.come(item, offset, bytes_of(body, "data"))
+        else:
+            self._ended(item, offset, text_of(body, "ct"), bytes_of(body, "tr"))
 
     def _collect(self, item: Outgoing, fresh: bytes) -> None:
         if not fresh:

@@ -5,7 +5,7 @@ the next start: `meta` (epoch, highest hlc), `keydoc` (owner -> packed), `head` 
 `record` (owner | scope | key -> value), `ci` (name -> packed registration), `address`
 (owner or address -> packed), `name` (label -> owner), `peer` (id -> packed state), `floor`
 (owner -> packed version), `proof` (owner -> packed), `leaf` (identity key -> highest issued_at;
-written by the shell), `outbox`, `outnews`, `sent`, `inbox`, `taken`, `lease`, `low`, `gone`
+written by the shell), `outbox`, `outnews`, `sent`, `inbox`, `taken`, `lease`, `low`, `gone`, `said`
 (durable messages; docs/design/forwarding.md), `blob` (BLAKE2b-256 -> the bytes that have it),
 `terms` (id -> packed terms), `grant` (id of the grant -> packed), `invite` (id of the invite ->
 packed), `witness` (owner -> the end of its audit log that was seen), `audit` (the end of our own,
@@ -78,6 +78,8 @@ class Deliver:
     """How many calls led to this one, if it is one, by the word of the calling stack."""
     large: Large | None = None
     """A body that is in a file; `body` is empty then."""
+    reply_from: int | None = None
+    """Of a reply that resumes: so many bytes of it are here from an earlier attempt."""
 
 
 @frozen
@@ -138,6 +140,14 @@ class Audit:
 
 
 @frozen
+class ReplyKept:
+    """Of a reply that resumes everything before `offset` is durable: the CI need not keep it."""
+
+    delivery: int
+    offset: int
+
+
+@frozen
 class BodyAct:
     """Something to do with the file of a large body (docs/design/bodies.md). All but "drop" are
     answered by `BodyDone`:
@@ -167,4 +177,5 @@ Effect = (
     | Notice
     | Audit
     | BodyAct
+    | ReplyKept
 )

@@ -303,8 +303,11 @@ class Leave:
 
 @frozen
 class ReplyChunk:
+    """`offset`, where the CI says it, is that of `data` in the whole reply."""
+
     delivery: int
     data: bytes
+    offset: int | None = None
 
 
 @frozen

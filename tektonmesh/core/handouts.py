@@ -30,6 +30,7 @@ class Parcel(NamedTuple):
     attempt: int = 0
     depth: int = 0
     large: Large | None = None
+    reply_from: int | None = None
 
 
 class Delivery(Waiting):
@@ -55,6 +56,10 @@ class Replier(Protocol):
     too much of the reply has not left yet."""
 
     __slots__ = ()
+
+    def at(self, offset: int) -> None:
+        """What the CI says next is at this offset of its reply; of use where replies resume."""
+        return
 
     def chunk(self, data: bytes) -> None: ...
 
@@ -132,15 +137,18 @@ class Handouts:
                 attempt=parcel.attempt,
                 depth=parcel.depth,
                 large=parcel.large,
+                reply_from=parcel.reply_from,
             )
         )
         return delivery.number
 
-    def chunk(self, number: int, data: bytes) -> None:
+    def chunk(self, number: int, data: bytes, offset: int | None = None) -> None:
         delivery = self._open.get(number)
         if delivery is None:
             return
         try:
+            if offset is not None:
+                delivery.replier.at(offset)
             delivery.replier.chunk(data)
         except MeshError as error:
             code = _said_by_ci(error)

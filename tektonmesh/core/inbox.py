@@ -28,19 +28,21 @@ from tektonmesh.core.incoming import (
     Key,
     Note,
     Stage,
-    note_of,
+    of_rows,
     words_of_note,
 )
 from tektonmesh.core.knowncis import KnownCis
+from tektonmesh.core.large import Large
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
-from tektonmesh.core.outbox import time_of
+from tektonmesh.core.outgoing import time_of
 from tektonmesh.core.pulls import Pulls
 from tektonmesh.core.repliers import outcome_of
 from tektonmesh.core.rows import drop_row, pack_row, read_rows
+from tektonmesh.core.saying import Saying, Sayings
 from tektonmesh.core.turns import TABLE as LEASES
 from tektonmesh.core.turns import Turns
-from tektonmesh.core.types import ID_SIZE, Saved, StackId
+from tektonmesh.core.types import Saved, StackId
 from tektonmesh.errors import DeliveryError, MeshError
 
 TABLE, MARKS, LOWS = "inbox", "taken", "low"
@@ -91,6 +93,7 @@ class Inbox:
         """Raises DeliveryError if the policy does not let that stack speak to that CI."""
         self.dead_letters = 0
         self._clock = clock
+        self.sayings = Sayings(env, commits)
         self._known = known
         self._courier = courier
         self._commits = commits
@@ -135,7 +138,7 @@ class Inbox:
         notes = {key: (words, body) for key, words, body in read_rows(self.env, saved, TABLE)}
         leases = {key: words for key, words, _body in read_rows(self.env, saved, LEASES)}
         for row_key, words, body in read_rows(self.env, saved, MARKS):
-            item = self._of_rows(row_key, words, body, notes.pop(row_key, None))
+            item = of_rows(self.env, row_key, (words, body), notes.pop(row_key, None))
             if item is None:
                 drop_row(self.env, MARKS, row_key)
                 continue
@@ -143,28 +146,24 @@ class Inbox:
             if _are_numbers(lease, 2):
                 item.attempt, item.losses = lease
             self._insert(item)
+            if item.note is not None and item.note.live:
+                item.saying = self._new_saying(item, 0)
+        self._restore_sayings(saved)
         for table, left in ((TABLE, notes), (LEASES, leases)):
             for row_key in left:
                 drop_row(self.env, table, row_key)
 
-    def _of_rows(
-        self, row_key: bytes, words: Words, body: bytes, noted: tuple[Words, bytes] | None
-    ) -> Incoming | None:
-        if len(words) != 7 or len(row_key) != ID_SIZE + 16:
-            return None
-        stage, end_ms, ttl_ms, content_type, code, outcome, trace = words
-        key = (row_key[:ID_SIZE], row_key[ID_SIZE:])
-        span = Span(self.env, end_ms, ttl_ms / 1000.0, again=True)
-        item = Incoming(key, span, ttl_ms=ttl_ms, trace=trace)
-        item.stage = Stage(stage)
-        if item.stage is Stage.ANSWERED:
-            item.answer = Answer(body, content_type, code, outcome)
-        elif item.stage is not Stage.DONE:
-            item.note = None if noted is None else note_of(*noted)
-            if item.note is None:
-                return None
-            item.stage = Stage.WAITING
-        return item
+    def _restore_sayings(self, saved: Saved) -> None:
+        for row_key, pieces in self.sayings.load(saved).items():
+            item = self._items.get(row_key)
+            if item is not None and item.stage is not Stage.DONE:
+                item.saying = item.saying or self._new_saying(item, 0)
+                item.saying.restore(pieces)
+            else:
+                self.sayings.drop(row_key, pieces)
+
+    def _new_saying(self, item: Incoming, credit: int) -> Saying:
+        return Saying(self.sayings, item.row_key, partial(self._voice.piece, item.key), credit)
 
     def start(self) -> None:
         """Go on with what was taken before."""
@@ -237,6 +236,7 @@ class Inbox:
     def _take(self, key: Key, note: Note, left_s: float, low_ms: int, trace: bytes) -> None:
         item = self._new(key, left_s, trace)
         item.note = note
+        item.saying = self._new_saying(item, note.credit) if note.live else None
         self._insert(item)
         row: Row = (TABLE, item.row_key, pack_row(self.env, words_of_note(note), note.body))
         # Not with the rows that a disk that refuses makes undone: marks that went are gone.
@@ -300,11 +300,16 @@ class Inbox:
             left_s=left_s,
             attempt=item.attempt,
             large=note.large,
+            reply_from=item.saying.end if item.saying is not None else None,
         )
 
     def answered(self, item: Incoming, body: bytes, content_type: str) -> None:
         assert item.note is not None
-        self._answer(item, Answer(b"" if item.note.no_reply else body, content_type))
+        if item.saying is not None:
+            assert not body, "a stream is said before it is answered"
+            self._answer(item, Answer(b"", content_type, start=item.saying.end))
+        else:
+            self._answer(item, Answer(b"" if item.note.no_reply else body, content_type))
 
     def failed(self, item: Incoming, code: str, detail: str) -> None:
         self._answer(item, Answer(detail.encode(), "", code, outcome_of(code)))
@@ -361,6 +366,20 @@ class Inbox:
         else:
             self.confirmed(item.key)
 
+    def grant(self, key: Key, credit: int, have: int, again_from: int | None) -> None:
+        """The origin says how far the reader of a stream is, and what it lacks."""
+        item = self._items.get(b"".join(key))
+        if item is None:
+            return
+        if item.saying is not None and not item.saying.grant(credit, have, again_from):
+            detail = "That part of the reply is not kept any more."
+            self._voice.nack(key, "ci_failed", detail, "indeterminate")
+        elif item.stage is Stage.ANSWERED and again_from is not None:
+            if item.carried is not None:
+                self._courier.now(item.carried)
+            elif key[0] == self.env.me:
+                self._carry(item)
+
     def confirmed(self, key: Key) -> None:
         """The origin has the answer durably: all that is needed here is the mark."""
         item = self._items.get(b"".join(key))
@@ -369,6 +388,7 @@ class Inbox:
         if item.carried is not None:
             self._courier.arrived(item.carried)
         self._count(item, -1)
+        self._silence(item)
         item.stage, item.answer, item.carried = Stage.DONE, None, None
         self._count(item, 1)
         if self._lows.get(key[0], 0) > time_of(key[1]):
@@ -384,6 +404,7 @@ class Inbox:
         answer = item.answer if item.answer is not None else Answer(b"", "")
         about = [answer.content_type, answer.code, answer.outcome]
         words = [int(stage), item.span.end_ms, item.ttl_ms, *about, item.trace]
+        words += [answer.start] if answer.start else []
         return MARKS, item.row_key, pack_row(self.env, words, answer.body)
 
     def _raise_low(self, source: StackId, low_ms: int) -> tuple[Row, ...]:
@@ -409,7 +430,14 @@ class Inbox:
             self._marks.setdefault(item.key[0], {})[item.row_key] = item
         self._ends.add(item.row_key, item.span, len(self._items))
 
+    def _silence(self, item: Incoming) -> None:
+        """What it said is not needed any more."""
+        if item.saying is not None:
+            item.saying.drop()
+            item.saying = None
+
     def _forget(self, item: Incoming) -> None:
+        self._silence(item)
         del self._items[item.row_key]
         self._count(item, -1)
         self._known_of[item.key[0]] -= 1
@@ -425,15 +453,10 @@ class Inbox:
         if item.note is not None and item.note.large is not None and item.key[0] != self.env.me:
             self.env.emit(BodyAct("drop", item.note.large.name))
 
-    def large_bodies(self) -> Iterator[str]:
-        """The names of the files of those that wait for their CIs."""
-        notes = (item.note for item in self._items.values())
-        return (note.large.name for note in notes if note is not None and note.large is not None)
-
-    def large_bytes(self, source: StackId) -> int:
-        """What large bodies from one origin take here."""
-        notes = (item.note for item in self._items.values() if item.key[0] == source)
-        return sum(note.large.size for note in notes if note is not None and note.large is not None)
+    def large_bodies(self) -> Iterator[tuple[StackId, Large]]:
+        """Those that wait for their CIs, with where they came from."""
+        notes = ((item.key[0], item.note) for item in self._items.values())
+        return ((at, note.large) for at, note in notes if note is not None and note.large)
 
     def _count(self, item: Incoming, by: int) -> None:
         self._open += by * (item.note is not None)

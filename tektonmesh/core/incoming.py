@@ -14,8 +14,10 @@ from tektonmesh.core.courier import Freight
 from tektonmesh.core.ends import Span
 from tektonmesh.core.envelope import Kind
 from tektonmesh.core.large import Large, large_of, words_of
+from tektonmesh.core.machine import Env
+from tektonmesh.core.saying import Saying
 from tektonmesh.core.sealing import Body
-from tektonmesh.core.types import StackId
+from tektonmesh.core.types import ID_SIZE, StackId
 
 if TYPE_CHECKING:
     from tektonmesh.core.inbox import Inbox
@@ -47,7 +49,8 @@ class Stage(IntEnum):
 
 class Note(NamedTuple):
     """What its origin wrote, as the row keeps it. A `large` body lies in a file; `body` is empty
-    then."""
+    then. The reply to a `live` one leaves as it is said, at
+    first up to `credit`, which no row keeps."""
 
     ci: str
     sender: str
@@ -55,29 +58,36 @@ class Note(NamedTuple):
     body: bytes
     no_reply: bool
     large: Large | None = None
+    live: bool = False
+    credit: int = 0
 
 
 def words_of_note(note: Note) -> list[Any]:
     """All but the body, as a row keeps it."""
-    return [note.ci, note.sender, note.content_type, note.no_reply, *words_of(note.large)]
+    plain = [note.ci, note.sender, note.content_type, note.no_reply]
+    return plain + [True] * note.live + words_of(note.large)
 
 
 def note_of(words: list[Any], body: bytes) -> Note | None:
     """What `words_of_note` wrote; None for anything else."""
-    large = large_of(words[4:])
-    if len(words) < 4 or (large is None) != (len(words) == 4):
+    live = words[4:5] == [True]
+    more = words[4 + live :]
+    large = large_of(more)
+    if len(words) < 4 or (large is None) != (not more):
         return None
     ci, sender, content_type, no_reply = words[:4]
-    return Note(ci, sender, content_type, body, bool(no_reply), large)
+    return Note(ci, sender, content_type, body, bool(no_reply), large, live)
 
 
 class Answer(NamedTuple):
-    """What its CI, or this stack in its place, said. A nack has a `code`, its words in `body`."""
+    """What its CI, or this stack in its place, said. A nack has a `code`, its words in `body`; of a
+    stream `body` is empty, and `start` is how many bytes were said."""
 
     body: bytes
     content_type: str
     code: str = ""
     outcome: str = ""
+    start: int = 0
 
 
 class Incoming:
@@ -94,6 +104,7 @@ class Incoming:
         "note",
         "number",
         "over",
+        "saying",
         "span",
         "stage",
         "trace",
@@ -112,6 +123,7 @@ class Incoming:
         self.number = 0
         self.stage = Stage.WRITING
         self.answer: Answer | None = None
+        self.saying: Saying | None = None
         self.carried: AnswerFreight | None = None
 
     @property
@@ -168,7 +180,7 @@ class AnswerFreight(Freight):
         return {
             "body": answer.body[start:],
             "ct": answer.content_type,
-            "off": start,
+            "off": answer.start + start,
             "tr": self.item.trace,
             "du": True,
         }
@@ -178,3 +190,27 @@ class AnswerFreight(Freight):
 
     def impossible(self, code: str, detail: str) -> None:
         self.inbox.unsayable(self.item, code, detail)
+
+
+Row = tuple[list[Any], bytes]
+"""Words and body of a row."""
+
+
+def of_rows(env: Env, row_key: bytes, taken: Row, noted: Row | None) -> Incoming | None:
+    """A message as its rows kept it; None if they are of no use."""
+    words, body = taken
+    if len(words) not in (7, 8) or len(row_key) != ID_SIZE + 16:
+        return None
+    stage, end_ms, ttl_ms, content_type, code, outcome, trace = words[:7]
+    key = (row_key[:ID_SIZE], row_key[ID_SIZE:])
+    span = Span(env, end_ms, ttl_ms / 1000.0, again=True)
+    item = Incoming(key, span, ttl_ms=ttl_ms, trace=trace)
+    item.stage = Stage(stage)
+    if item.stage is Stage.ANSWERED:
+        item.answer = Answer(body, content_type, code, outcome, *words[7:])
+    elif item.stage is not Stage.DONE:
+        item.note = None if noted is None else note_of(*noted)
+        if item.note is None:
+            return None
+        item.stage = Stage.WAITING
+    return item

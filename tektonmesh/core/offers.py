@@ -8,11 +8,13 @@ and sent once, in the bulk class; what is lost is asked for again (`core/pulls`)
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from tektonmesh.core.effects import BodyAct
 from tektonmesh.core.envelope import Envelope, Kind
 from tektonmesh.core.events import BodyDone
 from tektonmesh.core.forwarding import Forwarding
+from tektonmesh.core.lanes import Done
 from tektonmesh.core.large import CHUNK_SIZE, SIZE_MAX, Large, part_size
 from tektonmesh.core.machine import Env
 from tektonmesh.core.sealing import Body, Sealer, number_of
@@ -22,8 +24,9 @@ from tektonmesh.errors import DeliveryError, LocalError, RemoteError
 PARTS_MAX = 256
 """In one question."""
 
-READS_PER_STACK = 2 * PARTS_MAX
-"""Parts that are being read for one stack; what it asks for beyond them it asks for again."""
+UNSETTLED_MAX = 8 << 20
+"""Bytes that are being read for one stack or on their way to it; what it asks for beyond them it
+asks for again."""
 
 PART_WITHIN_S = 60.0
 
@@ -42,8 +45,8 @@ class Offers:
         """Told of a message whose body cannot be read any more."""
         self._sealer = sealer
         self._forwarding = forwarding
-        self._reading: dict[Place, tuple[StackId, bytes]] = {}
-        self._counts: dict[StackId, int] = {}
+        self._reading: dict[Place, tuple[StackId, bytes, int]] = {}
+        self._unsettled: dict[StackId, int] = {}
         forwarding.receive(Kind.PULL, self._on_pull)
 
     def __len__(self) -> int:
@@ -72,11 +75,11 @@ class Offers:
 
     def _read(self, asker: tuple[StackId, bytes], large: Large, offset: int, size: int) -> None:
         stack, place = asker[0], (large.name, offset)
-        full = self._counts.get(stack, 0) >= READS_PER_STACK
+        full = self._unsettled.get(stack, 0) + size > UNSETTLED_MAX
         if not size or full or place in self._reading:
             return
-        self._reading[place] = asker
-        self._counts[stack] = self._counts.get(stack, 0) + 1
+        self._reading[place] = (*asker, size)
+        self._unsettled[stack] = self._unsettled.get(stack, 0) + size
         self.env.emit(BodyAct("read", large.name, offset, size, whole=large.size))
 
     def on_done(self, event: BodyDone) -> None:
@@ -84,22 +87,28 @@ class Offers:
         asked = self._reading.pop((event.name, event.offset), None)
         if asked is None:
             return
-        stack, msg_id = asked
-        self._counts[stack] -= 1
-        if not self._counts[stack]:
-            del self._counts[stack]
-        if self.find(stack, msg_id) is None:
-            return
-        if event.code:
+        stack, msg_id, size = asked
+        found = self.find(stack, msg_id) is not None
+        part = {"off": event.offset, "data": event.data}
+        done = partial(self._settled, stack, size)
+        if not (found and not event.code and self._say(stack, msg_id, part, done)):
+            done("")
+        if found and event.code:
             self.broken(msg_id)
-        else:
-            self._say(stack, msg_id, {"off": event.offset, "data": event.data})
 
-    def _say(self, stack: StackId, msg_id: bytes, body: Body) -> None:
+    def _say(self, stack: StackId, msg_id: bytes, body: Body, done: Done | None = None) -> bool:
+        """Send once; whether `done` will be told of its end."""
         try:
             envelope = self._sealer.seal(
                 Kind.PART, stack, body, reply_to=msg_id, ttl_s=PART_WITHIN_S
             )
         except DeliveryError:
-            return
-        self._forwarding.send(envelope)
+            return False
+        return self._forwarding.send(envelope, done)
+
+    def _settled(self, stack: StackId, size: int, _code: str) -> None:
+        """A part is not on its way any more, however that ended."""
+        self._unsettled[stack] -= size
+        assert self._unsettled[stack] >= 0, "a part ends once"
+        if not self._unsettled[stack]:
+            del self._unsettled[stack]

@@ -17,7 +17,7 @@ from typing import Any
 from tektonmesh.core.attempts import Past
 from tektonmesh.core.commits import Commits, Row, refusal
 from tektonmesh.core.courier import Courier
-from tektonmesh.core.effects import BodyAct
+from tektonmesh.core.effects import AnswerChunk, BodyAct
 from tektonmesh.core.ends import Ends, Span
 from tektonmesh.core.events import SendMessage
 from tektonmesh.core.graph import Graph
@@ -30,14 +30,18 @@ from tektonmesh.core.outgoing import (
     ANSWERED,
     EXPIRED,
     FAILED,
+    ID_TIME_MAX,
+    ID_TIME_SIZE,
     OVERHEAD,
     RECEIVED,
     Ended,
     Letter,
     Outgoing,
     letter_of,
+    time_of,
     words_of_letter,
 )
+from tektonmesh.core.readers import Readers
 from tektonmesh.core.repeated import check_same, key_of, print_of
 from tektonmesh.core.rows import drop_row, pack_row, read_rows
 from tektonmesh.core.sent import KEEP_S, Sent
@@ -49,9 +53,6 @@ ROUTE_GRACE_S = 2.0
 waits."""
 RETRY_FULL_S, RETRY_AWAY_S = 5.0, 60.0
 """What a refused caller is told: a queue that drains, one whose stack is away. Guesses."""
-
-ID_TIME_SIZE = 6
-ID_TIME_MAX = 0xFFFF_FFFF_FFFF
 
 TABLE, NEWS = "outbox", "outnews"
 
@@ -70,7 +71,7 @@ class Outbox:
     ) -> None:
         self.env = env
         self.sent = Sent(env)
-        self.past = Past()
+        self.readers, self.past = Readers(env), Past()
         self.confirm: Callable[[StackId, bytes], None] = lambda _stack, _msg_id: None
         """Tells the destination that its answer is safe here."""
         self.deliver_here: Callable[[Outgoing], None] = lambda _item: None
@@ -105,15 +106,9 @@ class Outbox:
     def find(self, msg_id: bytes) -> Outgoing | None:
         return self._open.get(msg_id)
 
-    def offer(self, stack: StackId, msg_id: bytes) -> Large | None:
-        """The large body of a message that is for that stack and has no end."""
-        item = self._open.get(msg_id)
-        return item.letter.large if item is not None and item.stack == stack else None
-
-    def large_bodies(self) -> Iterator[str]:
-        """The names of those that are still needed."""
-        held = (item.letter.large for item in self._open.values())
-        return (large.name for large in held if large is not None)
+    def large_bodies(self) -> Iterator[Large]:
+        """Those that are still needed."""
+        return (one.letter.large for one in self._open.values() if one.letter.large is not None)
 
     def is_ending(self, msg_id: bytes) -> bool:
         """Whether its end is known but could still be lost: then nobody may be told of it."""
@@ -127,10 +122,7 @@ class Outbox:
             transitions, state = item.transitions, item.state
             more: dict[str, Any] = {"copies": item.number}
         elif ended is not None:
-            about, transitions, state = ended, ended.transitions, ended.state
-            more = {"error": ended.failure().as_dict()} if ended.error is not None else {}
-            if state == ANSWERED and ended.kept:
-                more = {"body": ended.body, "content_type": ended.content_type}
+            about, transitions, state, more = ended, ended.transitions, ended.state, ended.shown()
         else:
             return None
         steps = [{"state": one, "at": round(at / 1000.0, 3)} for one, at in transitions]
@@ -150,10 +142,7 @@ class Outbox:
                 drop_row(self.env, TABLE, msg_id)
                 continue
             item = self._make(msg_id, letter, again=True)
-            item.committed = item.reloaded = True
-            item.transitions = [[ACCEPTED, letter.born_ms]]
-            item.transitions += news.pop(msg_id, [])
-            item.received = any(state == RECEIVED for state, _at in item.transitions)
+            item.reload(news.pop(msg_id, []))
             self._insert(item)
         for msg_id in news:
             self.env.save(NEWS, msg_id, None)
@@ -190,6 +179,7 @@ class Outbox:
             no_reply=bool(command.options.get("no_reply")),
             key=key,
             print=print_of(command) if key else b"",
+            live=command.stream,
             large=command.options.get("large"),
         )
         msg_id = self._new_id(now_ms)
@@ -230,7 +220,9 @@ class Outbox:
             if item.committed:
                 self._tell_accepted(item)
         elif ended is not None:
-            self._tell_end(msg_id, ended, command.ticket, durable=_is_durable(command))
+            offset = command.options.get("offset", 0)
+            durable = _is_durable(command)
+            self._tell_end(msg_id, ended, command.ticket, durable=durable, offset=offset)
         return True
 
     def _check_room(self, stack: StackId, size: int) -> None:
@@ -268,12 +260,23 @@ class Outbox:
         if _is_durable(command):
             item.accepting.append(ticket)
             return
+        if item.letter.live:
+            self._make_place(item)
         item.waiters.append(ticket)
         late = partial(self._too_late, item, ticket)
         self.env.deadlines.set(("outbox", ticket), self.env.after(timeout_s), late)
         if item.stack != self.env.me:
             pathless = partial(self._no_way, item)
             self.env.deadlines.set(("no way", ticket), self.env.after(ROUTE_GRACE_S), pathless)
+        if item.letter.live:  # last: all of it may be here, and then this is its end
+            self.readers.open(item, ticket, command.options.get("offset", 0))
+
+    def _make_place(self, item: Outgoing) -> None:
+        """Another caller reads the reply as it comes, in the place of the one before it."""
+        for before in list(item.waiters):
+            self._settle_ticket(item, before)
+            detail = "Another caller reads this stream now."
+            self._outcomes.refused(before, DeliveryError(detail, code="conflict"))
 
     def _committed(self, item: Outgoing) -> None:
         if self._open.get(item.msg_id) is not item:
@@ -330,13 +333,20 @@ class Outbox:
             self._settle_ticket(item, ticket)
             self._outcomes.refused(ticket, error)
 
-    def _tell_end(self, msg_id: bytes, ended: Ended, ticket: int, *, durable: bool) -> None:
+    def _tell_end(
+        self, msg_id: bytes, ended: Ended, ticket: int, *, durable: bool, offset: int = 0
+    ) -> None:
         if durable:
             self._outcomes.taken(ticket, msg_id)
             return
-        if ended.error is not None:
-            self._outcomes.refused(ticket, ended.failure())
+        failure = ended.failure() if ended.error is not None else ended.lacking(offset)
+        if failure is not None:
+            self._outcomes.refused(ticket, failure)
             return
+        if ended.live:
+            rest, ended = ended.body[offset - ended.start :], ended._replace(body=b"")
+            if rest:
+                self.env.emit(AnswerChunk(ticket, rest))
         question = Question(
             ticket, msg_id, ended.stack, ended.ci, ended.sender, False, self.env.now
         )
@@ -344,6 +354,7 @@ class Outbox:
 
     def _settle_ticket(self, item: Outgoing, ticket: int) -> None:
         del self._tickets[ticket]
+        self.readers.close(item, ticket)
         if ticket in item.waiters:
             item.waiters.remove(ticket)
             self.env.deadlines.drop(("outbox", ticket))
@@ -383,10 +394,13 @@ class Outbox:
         self.note(item, RECEIVED)
         self.env.save(NEWS, item.msg_id, pack_row(self.env, item.transitions[1:]))
 
-    def on_answer(self, item: Outgoing, content_type: str, body: bytes, trace: bytes) -> None:
-        """The whole reply is here."""
+    def on_answer(
+        self, item: Outgoing, content_type: str, body: bytes, trace: bytes, start: int = 0
+    ) -> None:
+        """The whole reply is here; of one that was read as it came the end, from `start` on."""
         ms = int((self.env.now - item.started) * 1000.0)
-        self._end(item, ANSWERED, content_type=content_type, body=body, trace=trace, ms=ms)
+        about = {"content_type": content_type, "body": body, "trace": trace, "ms": ms}
+        self._end(item, ANSWERED, start=start, **about)
 
     def busy(self, item: Outgoing, code: str, detail: str) -> None:
         """The destination has no room for it now; it tries again."""
@@ -416,6 +430,7 @@ class Outbox:
             until_ms=now_ms + int(KEEP_S * 1000),
             key=b"" if again else letter.key,
             print=letter.print,
+            live=letter.live,
             **about,
         )
         self._remove(item)
@@ -429,7 +444,8 @@ class Outbox:
         for ticket in [*item.waiters, *item.accepting]:
             durable = ticket in item.accepting
             self._settle_ticket(item, ticket)
-            self._tell_end(item.msg_id, ended, ticket, durable=durable)
+            end = ended.start + len(ended.body)
+            self._tell_end(item.msg_id, ended, ticket, durable=durable, offset=end)
         question = Question(
             0, item.msg_id, letter.stack, letter.ci, letter.sender, False, item.started
         )
@@ -482,11 +498,6 @@ class Outbox:
         detail = item.detail or "Its time was over before it was answered."
         code = (item.code or "timeout") if waited else "expired"
         self.fail(item, code, detail)
-
-
-def time_of(msg_id: bytes) -> int:
-    """The instant of mesh time at which an id was made."""
-    return int.from_bytes(msg_id[:ID_TIME_SIZE])
 
 
 def _is_durable(command: SendMessage) -> bool:

@@ -14,6 +14,7 @@ from tektonmesh.core.courier import Freight
 from tektonmesh.core.ends import Span
 from tektonmesh.core.envelope import Kind
 from tektonmesh.core.large import Large, large_of, words_of
+from tektonmesh.core.readers import Reader
 from tektonmesh.core.sealing import Body
 from tektonmesh.core.streams import StreamIn
 from tektonmesh.core.types import ID_SIZE, StackId
@@ -28,15 +29,24 @@ OVERHEAD = 512
 ACCEPTED, SENT, RECEIVED = "accepted", "sent", "received"
 ANSWERED, FAILED, EXPIRED = "answered", "failed", "expired"
 
+ID_TIME_SIZE = 6
+ID_TIME_MAX = 0xFFFF_FFFF_FFFF
+
 Transitions = list[list[Any]]
 """[state, instant in ms of mesh time], in order."""
+
+
+def time_of(msg_id: bytes) -> int:
+    """The instant of mesh time at which an id was made."""
+    return int.from_bytes(msg_id[:ID_TIME_SIZE])
 
 
 class Letter(NamedTuple):
     """What a caller wrote, as its row keeps it. `key` is the caller's idempotency key with whom it
     belongs to, empty without one; `print` a hash of what was sent with it; `born_ms` and `end_ms`
     are instants of mesh time; with `no_reply` nobody wants the CI's answer. A `large` body lies in
-    a file, and `body` is empty."""
+    a file, and `body` is empty; the reply to a `live` one is read as it comes, by whoever has the
+    key."""
 
     stack: StackId
     ci: str
@@ -48,27 +58,30 @@ class Letter(NamedTuple):
     no_reply: bool = False
     key: bytes = b""
     print: bytes = b""
+    live: bool = False
     large: Large | None = None
 
 
-_PLAIN = len(Letter._fields) - 2
-"""Words of a row besides the body and what a large one adds."""
+_PLAIN = len(Letter._fields) - 3
+"""Words of a row besides the body; a stream adds one, a large body three."""
 
 
 def words_of_letter(letter: Letter) -> list[Any]:
     """All but the body, as a row keeps it."""
-    words = [*letter]
-    del words[Letter._fields.index("body")], words[-1]
-    return words + words_of(letter.large)
+    words = [*letter[: _PLAIN + 1]]
+    del words[Letter._fields.index("body")]
+    return words + [True] * letter.live + words_of(letter.large)
 
 
 def letter_of(words: list[Any], body: bytes) -> Letter | None:
     """What `words_of_letter` wrote; None for anything else."""
-    plain, large = words[:_PLAIN], large_of(words[_PLAIN:])
+    plain, live = words[:_PLAIN], words[_PLAIN : _PLAIN + 1] == [True]
+    more = words[_PLAIN + live :]
+    large = large_of(more)
     sound = len(plain) == _PLAIN and isinstance(plain[0], bytes) and len(plain[0]) == ID_SIZE
-    if not sound or (large is None) != (len(words) == _PLAIN):
+    if not sound or (large is None) != (not more):
         return None
-    return Letter._make([*plain[:4], body, *plain[4:], large])
+    return Letter._make([*plain[:4], body, *plain[4:], live, large])
 
 
 class Outgoing(Freight):
@@ -86,6 +99,7 @@ class Outgoing(Freight):
         "letter",
         "letter_id",
         "outbox",
+        "reader",
         "received",
         "reloaded",
         "span",
@@ -112,9 +126,16 @@ class Outgoing(Freight):
         self.accepting: list[int] = []
         self.waiters: list[int] = []
         self.transitions: Transitions = []
+        self.reader: Reader | None = None
         self.stream = StreamIn()
         self.collected: list[bytes] = []
         self.collected_size = 0
+
+    def reload(self, news: Transitions) -> None:
+        """It was accepted before a restart, and this was known of it."""
+        self.committed = self.reloaded = True
+        self.transitions = [[ACCEPTED, self.letter.born_ms], *news]
+        self.received = any(state == RECEIVED for state, _at in self.transitions)
 
     @property
     def kind(self) -> Kind:
@@ -151,6 +172,10 @@ class Outgoing(Freight):
         }
         if letter.no_reply:
             body["nr"] = True
+        if letter.live:
+            body["st"] = True
+        if self.reader is not None:
+            body |= {"cr": self.reader.grant.limit, "off": self.reader.grant.taken}
         if letter.large is not None:
             body |= {"ls": letter.large.size, "lr": letter.large.root}
         return body
@@ -166,9 +191,9 @@ class Outgoing(Freight):
 
 
 class Ended(NamedTuple):
-    """What became of a message. `error` of a failure is
-    [code, detail, outcome]; `body` is empty when it was not
-    wanted or is not kept any more (then `kept` is false)."""
+    """What became of a message. `error` of a failure is [code, detail, outcome]; `body` is empty
+    when it was not wanted or is not kept any more (then `kept` is false); of a `live` one it is the
+    end of the reply, from `start` on."""
 
     stack: StackId
     ci: str
@@ -183,6 +208,8 @@ class Ended(NamedTuple):
     ms: int = 0
     key: bytes = b""
     print: bytes = b""
+    live: bool = False
+    start: int = 0
 
     @property
     def state(self) -> str:
@@ -193,3 +220,17 @@ class Ended(NamedTuple):
         assert self.error is not None
         code, detail, outcome = self.error
         return DeliveryError(detail, code=code, outcome=outcome)
+
+    def shown(self) -> dict[str, Any]:
+        """Its reply if that is kept whole, or its error, for people."""
+        if self.error is not None:
+            return {"error": self.failure().as_dict()}
+        whole = self.state == ANSWERED and self.kept and not self.start
+        return {"body": self.body, "content_type": self.content_type} if whole else {}
+
+    def lacking(self, offset: int) -> DeliveryError | None:
+        """Why a caller that has the first `offset` bytes of a stream gets the rest no more."""
+        if not self.live or (self.kept and self.start <= offset <= self.start + len(self.body)):
+            return None
+        detail = "That part of the reply is not kept any more."
+        return DeliveryError(detail, code="not_found", outcome="indeterminate")

@@ -9,6 +9,8 @@ is small, parts are: whole chunks would come in lumps of 10 ms at 50 Mbit/s.
 
 from __future__ import annotations
 
+from collections import deque
+
 from tektonmesh.core.large import CHUNK_SIZE
 
 TARGET_S = 0.005
@@ -18,8 +20,12 @@ a token may lose and what scheduling on a busy machine adds anyhow."""
 UNIT = 16 << 10
 """The smaller part: one frame of a link, and what a window grows by."""
 
-WINDOW_MAX = 4 << 20
-"""100 MB/s over 40 ms."""
+WINDOW_MIN, WINDOW_MAX = 4 * UNIT, 4 << 20
+"""10 ms at 50 Mbit/s (less would starve where scheduling alone takes that long), and 100 MB/s over
+40 ms."""
+
+LATEST = 8
+"""The shortest of so many is what a part waits now: a pause of one process is not a queue."""
 
 WIDE = 16 * UNIT
 NARROW = 8 * UNIT
@@ -30,20 +36,26 @@ BASE_S = 30.0
 
 
 class _Shortest:
-    """The shortest time that parts of one size took of late."""
+    """The shortest time that parts of one size took of late, and just now."""
 
-    __slots__ = ("_before_s", "_now_s", "_since")
+    __slots__ = ("_before_s", "_latest", "_now_s", "_since")
 
     def __init__(self, now: float) -> None:
         self._since = now
+        self._latest: deque[float] = deque(maxlen=LATEST)
         self._now_s = self._before_s = float("inf")
 
-    def waited_s(self, took_s: float, now: float) -> float:
-        """By how much a part was slower than the quickest."""
+    @property
+    def least_s(self) -> float:
+        return min(self._now_s, self._before_s)
+
+    def waited_s(self, took_s: float, now: float, at_most_s: float) -> float:
+        """By how much parts are slower now than the quickest was, or than they should be."""
+        self._latest.append(took_s)
         if now - self._since > BASE_S:
             self._since, self._before_s, self._now_s = now, self._now_s, took_s
         self._now_s = min(self._now_s, took_s)
-        return took_s - min(self._now_s, self._before_s)
+        return min(self._latest) - min(self.least_s, at_most_s)
 
 
 class PullRate:
@@ -52,7 +64,7 @@ class PullRate:
     __slots__ = ("_begins", "_shortest", "part", "window")
 
     def __init__(self, now: float) -> None:
-        self.window = 2.0 * UNIT
+        self.window = float(WINDOW_MIN)
         self.part = UNIT
         self._begins = True
         self._shortest = {UNIT: _Shortest(now), CHUNK_SIZE: _Shortest(now)}
@@ -60,7 +72,9 @@ class PullRate:
     def came(self, part: int, took_s: float, now: float) -> None:
         """A part that was asked for as one of this size arrived so long after that."""
         assert took_s >= 0.0, "nothing comes before it was asked for"
-        waited_s = self._shortest[part].waited_s(took_s, now)
+        # Four quarters take as long as a chunk at the most: a first chunk may have waited, too.
+        at_most_s = self._shortest[UNIT].least_s * (part // UNIT)
+        waited_s = self._shortest[part].waited_s(took_s, now, at_most_s)
         if waited_s > TARGET_S:
             self._begins = False
         if self._begins:
@@ -68,13 +82,13 @@ class PullRate:
         else:
             gain = max((TARGET_S - waited_s) / TARGET_S, -1.0)
             self.window += gain * UNIT * part / self.window
-        self.window = min(max(self.window, float(UNIT)), float(WINDOW_MAX))
+        self.window = min(max(self.window, float(WINDOW_MIN)), float(WINDOW_MAX))
         self._choose()
 
     def silent(self) -> None:
         """Nothing came for long."""
         self._begins = False
-        self.window = max(float(UNIT), self.window / 2.0)
+        self.window = max(float(WINDOW_MIN), self.window / 2.0)
         self._choose()
 
     def _choose(self) -> None:

@@ -44,6 +44,9 @@ SILENCE_MIN_S = 0.3
 SILENCE_MAX_S = 10.0
 """After this, and ever longer, all that was asked for is asked for again. Guesses."""
 
+IDLE_S = 600.0
+"""A body of which nothing comes for so long gives up its place; its message may come again."""
+
 BAD_PARTS_MAX = 8
 """Parts in a row that do not have their hash before the origin's word counts for nothing."""
 
@@ -64,7 +67,19 @@ class Pull:
     be asked for, last first, `pieces` those of chunks that are not whole yet."""
 
     __slots__ = (
-        *("again", "asked", "bad", "failed", "key", "large", "left", "pause_s", "pieces", "rate"),
+        *(
+            "again",
+            "asked",
+            "bad",
+            "failed",
+            "heard_at",
+            "key",
+            "large",
+            "left",
+            "pause_s",
+            "pieces",
+            "rate",
+        ),
         *("state", "sums", "until", "writing"),
     )
 
@@ -73,6 +88,7 @@ class Pull:
         self.large = large
         self.until = until
         self.state = "sums"
+        self.heard_at = now
         self.sums = b""
         self.left: list[Part] = []
         self.asked: dict[int, tuple[int, float]] = {}
@@ -205,6 +221,9 @@ class Pulls:
         if self.env.now >= pull.until:
             self._fail(pull, "expired", "Its time was over before its body was here.")
             return
+        if self.env.now - pull.heard_at > IDLE_S:
+            self._drop(pull, keep=True)
+            return
         pull.pause_s = min(2.0 * pull.pause_s, SILENCE_MAX_S)
         if pull.asked:
             pull.rate.silent()
@@ -248,7 +267,7 @@ class Pulls:
         if asked is None:
             return ""  # a copy of what is here, or of what is asked for again
         part, asked_at = asked
-        pull.pause_s = SILENCE_MIN_S
+        pull.pause_s, pull.heard_at = SILENCE_MIN_S, self.env.now
         if asked_at != AGAIN:
             took_s = self.env.now - asked_at
             pull.rate.came(part, took_s, self.env.now)

@@ -29,7 +29,8 @@ def print_of(command: SendMessage) -> bytes:
     no_reply = bool(command.options.get("no_reply"))
     large = command.options.get("large")
     body = command.body if large is None else large.root
-    said = f"{command.content_type}\0{no_reply}\0".encode() + body
+    stream = "\0stream" if command.stream else ""
+    said = f"{command.content_type}\0{no_reply}{stream}\0".encode() + body
     return hashlib.blake2b(said, digest_size=SIZE).digest()
 
 

@@ -141,6 +141,9 @@ class Requests:
     def chunks_taken(self, event: ChunksTaken) -> None:
         """The caller reads on: its CI may say more."""
         pending = self._tickets.get(event.ticket)
+        durable, round_trip_s = self._durable, self._forwarding.round_trip_s
+        if pending is None and durable is not None and durable.readers.taken(event, round_trip_s):
+            return
         if pending is None:
             self._deliveries.chunks_taken_local(event)
             return

@@ -19,6 +19,7 @@ from tektonmesh.core.machine import Env
 from tektonmesh.core.outcomes import COLLECT_MAX
 from tektonmesh.core.policy import PRIVATE
 from tektonmesh.core.rows import pack_row
+from tektonmesh.core.saying import Saying
 from tektonmesh.errors import DeliveryError
 
 LEASES_PER_CI = 16
@@ -143,8 +144,10 @@ class Turns:
         if ci is None:
             raise DeliveryError("The CI is not here.", code="ci_offline")
         left_s = min(self._owner.left_s(item), self.env.settings.delivery_lease_s)
-        lease = Lease(self, key, queue, item)
+        lease = (Lease if item.saying is None else LiveLease)(self, key, queue, item)
         item.number = self._handouts.hand_out(ci, self._owner.parcel(item, left_s), lease)
+        if item.saying is not None:
+            item.saying.begin(item.number)
         del queue.waiting[item]
         queue.leased[item] = None
         item.stage = Stage.LEASED
@@ -177,6 +180,12 @@ class Turns:
             return
         self._owner.failed(lease.item, code, detail)
         self._next(lease.key, lease.queue)
+
+    def broken(self, lease: Lease, code: str, detail: str) -> None:
+        """What it said cannot go on, here or in another try."""
+        if self._ends(lease):
+            self._owner.failed(lease.item, code, detail)
+            self._next(lease.key, lease.queue)
 
     def lost(self, lease: Lease, detail: str) -> None:
         """The CI ended, or had the message too long."""
@@ -234,3 +243,30 @@ class Lease(Replier):
 
     def lost(self, detail: str) -> None:
         self._turns.lost(self, detail)
+
+
+class LiveLease(Lease):
+    """As `Lease`, of a reply that leaves as it is said (`core/saying`)."""
+
+    __slots__ = ()
+
+    @property
+    def _saying(self) -> Saying:
+        assert self.item.saying is not None, "a stream has what is said of it"
+        return self.item.saying
+
+    def at(self, offset: int) -> None:
+        self._saying.go_to(offset)
+
+    def chunk(self, data: bytes) -> None:
+        self._saying.say(data)
+
+    def done(self, body: bytes, content_type: str) -> None:
+        self._saying.say(body)
+        self._saying.finish(partial(self._turns.done, self, b"", content_type))
+
+    def failed(self, code: str, detail: str) -> None:
+        if code == "busy" and self._saying.end:
+            self._turns.broken(self, code, detail)
+        else:
+            super().failed(code, detail)

@@ -60,10 +60,11 @@ GOODBYE_S = 1.0
 
 
 class Attached(NamedTuple):
-    """The two hands of a connection that takes messages for local CIs. Neither may wait."""
+    """The hands of a connection that takes messages for local CIs. None may wait."""
 
     deliver: Callable[[fx.Deliver], None]
     cancel: Callable[[fx.CancelDelivery], None]
+    kept: Callable[[fx.ReplyKept], None]
 
 
 class Daemon:
@@ -123,6 +124,7 @@ class Daemon:
         self.spool.begin(self.node.durable.holds)
         self.reach = Reach(config.allow_endpoint_hosts, own_socket=config.socket)
         self._endpoints = Endpoints(inject, self.reach, spawn)
+        self._endpoints.file = self.spool.file
         self._health = HealthChecks(inject, self.reach, spawn)
         rounds = self._drive.rounds
         problem = self.notices.problem
@@ -195,10 +197,11 @@ class Daemon:
         self,
         deliver: Callable[[fx.Deliver], None],
         cancel: Callable[[fx.CancelDelivery], None],
+        kept: Callable[[fx.ReplyKept], None] = lambda _effect: None,
     ) -> int:
         """A connection that can take messages; the number is for `RegisterCi.connection`."""
         connection = next(self._connections)
-        self._attached[connection] = Attached(deliver, cancel)
+        self._attached[connection] = Attached(deliver, cancel, kept)
         return connection
 
     def detach(self, connection: int) -> None:
@@ -272,6 +275,7 @@ class Daemon:
             fx.Notice: self.auditing.notice,
             fx.Audit: self.auditing.entry,
             fx.BodyAct: self.spool.act,
+            fx.ReplyKept: self._reply_kept,
         }
 
     def _deliver(self, effect: fx.Deliver) -> None:
@@ -299,6 +303,11 @@ class Daemon:
             attached.cancel(effect)
         else:
             self._endpoints.cancel(effect)
+
+    def _reply_kept(self, effect: fx.ReplyKept) -> None:
+        attached = self._attached.get(self._deliveries.get(effect.delivery, 0))
+        if attached is not None:
+            attached.kept(effect)
 
     # --- starting and stopping -------------------------------------------------------------------
 

@@ -7,9 +7,11 @@ the endpoint (address, headers, its error page) goes into what is told to the se
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -27,6 +29,9 @@ _LOG = logging.getLogger(__name__)
 REPLY_SIZE_MAX = 4 << 20
 FORMATS = ("json_simple", "mcp", "tekton_federated")
 _TEXT = "text/plain"
+_PLACE = "\ue000the body\ue000"
+"""Stands for a large body while the JSON object around it is written."""
+_PART_SIZE = 256 << 10
 _CODES = {408: "timeout", 413: "too_large", 429: "busy", 503: "ci_offline", 504: "timeout"}
 
 
@@ -40,6 +45,8 @@ class Endpoints:
         self._reach = reach
         self._spawn = spawn
         self._scopes: dict[int, trio.CancelScope] = {}
+        self.file: Callable[[str], Path] = Path
+        """Where the large body of a name lies."""
 
     def deliver(self, effect: fx.Deliver) -> None:
         """Start a delivery; exactly one ReplyDone or ReplyFailed follows unless it is cancelled."""
@@ -76,9 +83,18 @@ class Endpoints:
 
     async def _exchange(self, effect: fx.Deliver) -> ev.ReplyDone:
         how = effect.how
-        body = json.dumps(request_of(effect), ensure_ascii=False).encode()
+        body: bytes | AsyncIterator[bytes] = b""
+        size = 0
+        if effect.large is None:
+            body = json.dumps(request_of(effect), ensure_ascii=False).encode()
+        else:
+            path = self.file(effect.large.name)
+            before, after = around_body(effect)
+            size = await trio.to_thread.run_sync(escaped_size, path) + len(before) + len(after)
+            body = escaped(path, before, after)
         headers = {"Content-Type": "application/json", "Accept": "application/json, */*"}
         headers |= {str(key): str(value) for key, value in (how.get("headers") or {}).items()}
+        headers |= {"Content-Length": str(size)} if size else {}
         async with self._reach.request("POST", how["url"], headers=headers, body=body) as answer:
             if not answer.is_success:
                 code = _CODES.get(answer.status_code, "ci_failed")
@@ -112,7 +128,7 @@ def request_of(effect: fx.Deliver) -> dict[str, Any]:
     """The JSON object that is posted. Raises DeliveryError if the body is not text or the format
     is unknown."""
     try:
-        text = effect.body.decode("utf-8")
+        text = effect.body.decode("utf-8") if effect.large is None else _PLACE
     except UnicodeDecodeError:
         raise DeliveryError("The CI takes text only.", code="ci_failed") from None
     style = effect.how.get("format") or "json_simple"
@@ -130,6 +146,39 @@ def request_of(effect: fx.Deliver) -> dict[str, Any]:
             "attempt": effect.attempt,
         }
     raise DeliveryError(f"The message format '{style}' is not supported.", code="ci_failed")
+
+
+def around_body(effect: fx.Deliver) -> tuple[bytes, bytes]:
+    """What stands before and behind the text of a large body in the JSON object."""
+    shown = json.dumps(request_of(effect), ensure_ascii=False)
+    before, _, after = shown.partition(_PLACE)  # the first: the message is the first key of all
+    return before.encode(), after.encode()
+
+
+def escaped_parts(path: Path) -> Iterator[bytes]:
+    """A file of text as it stands inside a JSON string. Raises DeliveryError if it is none."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with path.open("rb") as file:
+            while part := file.read(_PART_SIZE):
+                if text := decoder.decode(part):
+                    yield json.dumps(text, ensure_ascii=False).encode()[1:-1]
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise DeliveryError("The CI takes text only.", code="ci_failed") from None
+
+
+def escaped_size(path: Path) -> int:
+    return sum(len(part) for part in escaped_parts(path))
+
+
+async def escaped(path: Path, before: bytes, after: bytes) -> AsyncIterator[bytes]:
+    """The whole JSON object, a part at a time: a large body is never in memory."""
+    yield before
+    parts = escaped_parts(path)
+    while part := await trio.to_thread.run_sync(next, parts, b""):
+        yield part
+    yield after
 
 
 def reply_of(data: bytes, kind: str) -> tuple[bytes, str]:

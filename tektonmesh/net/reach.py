@@ -59,7 +59,12 @@ class Reach:
 
     @asynccontextmanager
     async def request(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes = b""
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterator[bytes] = b"",
     ) -> AsyncIterator[httpx.Response]:
         """One exchange; the answer's body is still to be read. Raises PolicyError for a URL that
         may not be called and DeliveryError (`ci_offline`) if nobody answers there."""

@@ -53,6 +53,12 @@ DURABLE = (
         restarts,
     ),
     DurableWorld(
+        "durable-large",
+        f"{_KILLED}; half of them fit into no envelope",
+        _CALM | {"topology": "chain", "letters": 1.0, "large": 0.5, "loss": 0.02},
+        restarts,
+    ),
+    DurableWorld(
         "durable-apart",
         "durable messages while two halves are apart, and a frozen host returns",
         _CALM | {"duration_s": 40.0, "faults": _APART},

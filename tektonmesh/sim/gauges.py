@@ -16,5 +16,7 @@ def gauges(node: Node) -> dict[str, int]:
         "inbox": len(node.durable.inbox),
         "answers": node.durable.inbox.unconfirmed,
         "carried": len(node.durable.courier),
+        "pulls": len(node.durable.pulls),
+        "parts": len(node.durable.offers),
         "blob_callers": node.blobs.waiting,
     }

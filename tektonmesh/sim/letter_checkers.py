@@ -1,7 +1,7 @@
 """What must become of durable messages in every world (docs/design/forwarding.md).
 
 An accepted message reaches one inbox row on its destination's disk, never two, and its origin knows
-its end once the world is healed.
+its end once the world is healed. A body that came in parts is the one that was sent.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from functools import partial
 
 from tektonmesh.core.effects import Answer, AnswerChunk, AnswerFailed, Deliver, Save
 from tektonmesh.sim.host import Host
+from tektonmesh.sim.letters import large_body
 from tektonmesh.sim.watcher import Watcher
 from tektonmesh.sim.world import World
 
@@ -48,6 +49,11 @@ class LettersArrive(Watcher):
                     self.fail(host, f"the message {key[32:].hex()} has a second inbox row")
 
     def delivered(self, host: Host, deliver: Deliver) -> None:
+        if deliver.large is not None:
+            got = bytes(host.disk.files.bodies.get(deliver.large.name, b""))
+            if got != large_body(deliver.large.size):
+                self.fail(host, f"the body of {deliver.msg_id.hex()} is not the one that was sent")
+            self.count("large_bodies")
         if deliver.msg_id not in self._places:
             return
         before = self._given.get(deliver.msg_id, -1)

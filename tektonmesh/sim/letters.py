@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 TTL_S = 3600.0
 BODIES = (5, 200, 2_000, 40_000)
+LARGE = (260_000, 400_000, 1_000_000)
+
+
+def large_body(size: int) -> bytes:
+    """A body of so many bytes of which no two parts are alike."""
+    return Random(size).randbytes(size)
 
 
 class Letters:
@@ -44,7 +50,8 @@ class Letters:
         self._later()
         world = self._world
         host, target = self._chance.choice(world.hosts), self._chance.choice(world.hosts)
-        size = self._chance.choice(BODIES)
+        is_large = world.options.large and self._chance.random() < world.options.large
+        size = self._chance.choice(LARGE if is_large else BODIES)
         names = world.workload.names_of(target)
         if names and self._may_write(host, target):
             address = f"{self._chance.choice(names)}@{target.name}"

@@ -84,6 +84,8 @@ class Options:
     messages: float = 0.0
     letters: float = 0.0
     """Durable messages."""
+    large: float = 0.0
+    """Which part of them fits into no envelope."""
     faults: tuple[Fault, ...] = ()
     hostile: tuple[tuple[int, str], ...] = ()
     """Which hosts run a hostile node, and which class of `sim/hostile.py`."""

@@ -20,7 +20,7 @@ from tektonmesh.core.effects import (
     Deliver,
 )
 from tektonmesh.sim.host import Host
-from tektonmesh.sim.letters import Letters
+from tektonmesh.sim.letters import LARGE, Letters, large_body
 
 if TYPE_CHECKING:
     from tektonmesh.sim.world import World
@@ -172,8 +172,10 @@ class Workload:
     def post(self, host: Host, target: str, size: int, ttl_s: float) -> Call:
         """Hand over a durable message; the answer says that it is accepted."""
         body = (b"%d " % self._count + b"tekton " * (size // 7 + 1))[:size]
+        options: dict[str, Any] = {"durable": True, "ttl_s": ttl_s}
+        if size >= LARGE[0]:
+            options["large"], body = host.disk.files.hand_in(large_body(size)), b""
         call = self._call(host, "post", TIMEOUT_S, target=target, body=body)
-        options = {"durable": True, "ttl_s": ttl_s}
         self._world.inject(
             host,
             ev.SendMessage(call.ticket, target, body, "text/plain", "", TIMEOUT_S, False, options),

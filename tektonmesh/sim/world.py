@@ -107,7 +107,9 @@ class World:
             fx.CancelDelivery: self.workload.cancelled,
             **dict.fromkeys((fx.Answer, fx.AnswerChunk, fx.AnswerFailed), self._answer),
             fx.BodyAct: lambda host, it: self.soon(host, host.disk.files.act(it)),
-            **dict.fromkeys((fx.WatchEndpoint, fx.Notice, fx.Audit), lambda _host, _it: None),
+            **dict.fromkeys(
+                (fx.WatchEndpoint, fx.Notice, fx.Audit, fx.ReplyKept), lambda _host, _it: None
+            ),
         }
 
     # --- running ---------------------------------------------------------------------------------

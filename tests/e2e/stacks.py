@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 COMMAND = [sys.executable, "-m", "tektonmesh"]
 ECHO_CI = Path(__file__).with_name("echo_ci.py")
 HASH_CI = Path(__file__).with_name("hash_ci.py")
+TALKER_CI = Path(__file__).with_name("talker_ci.py")
 TICKER_CI = Path(__file__).with_name("ticker_ci.py")
 KEEPER_CI = Path(__file__).with_name("keeper_ci.py")
 
@@ -244,6 +245,10 @@ class Stack:
     def start_ticker(self, name: str) -> subprocess.Popen[bytes]:
         """A CI that streams timed tokens (`ticker_ci.py`)."""
         return self._start_ci(TICKER_CI, name)
+
+    def start_talker(self, name: str) -> subprocess.Popen[bytes]:
+        """A CI that streams numbered tokens (`talker_ci.py`)."""
+        return self._start_ci(TALKER_CI, name)
 
     def _start_ci(self, program: Path, name: str, *options: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(

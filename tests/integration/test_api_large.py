@@ -85,10 +85,25 @@ async def test_a_body_is_handed_in_first_and_named_once(tmp_path: Path) -> None:
         assert (await user.read() or {})["result"]["body"] == str(len(BODY))
         again = await user.call(2, "send", **params)
         assert again["error"]["data"]["code"] == "not_found"
-        handed = (await http.post("/api/bodies", content=BODY)).json()
-        params["body_ref"] = handed["body_ref"]
-        streamed = await user.call(3, "send", stream=True, **params)
-        assert streamed["error"]["data"]["field"] == "body_ref"
+
+
+async def test_the_reply_to_a_large_body_streams(tmp_path: Path) -> None:
+    async with (
+        open_stack(tmp_path) as doors,
+        lines_to(doors.daemon) as ci,
+        lines_to(doors.daemon) as user,
+    ):
+        await ci.call(1, "register", name="numa")
+        params = {"to": "numa", "body": TEXT, "stream": True}
+        await user.write({"id": 7, "method": "send", "params": params})
+        asked = await ci.read()
+        assert asked is not None and asked["params"]["body_size"] == len(TEXT.encode())
+        await ci.write({"method": "reply.chunk", "params": {"id": asked["id"], "data": "a word "}})
+        first = await user.read()
+        assert first is not None and first["params"] == {"id": 7, "data": "a word "}
+        await ci.write({"id": asked["id"], "result": {"body": "more"}})
+        assert (await user.read() or {})["params"]["data"] == "more"
+        assert (await user.read() or {})["result"]["body"] == ""
 
 
 async def test_a_message_that_is_refused_leaves_no_file_for_long(

@@ -251,12 +251,6 @@ async def test_an_endless_line_ends_the_connection_with_a_reason(tmp_path: Path)
         assert await user.read() is None
 
 
-async def test_a_body_over_the_limit_has_no_streamed_reply(tmp_path: Path) -> None:
-    async with open_stack(tmp_path) as doors, lines_to(doors.daemon) as user:
-        asked = {"to": "numa", "body": "x" * 300_000, "stream": True}
-        assert code_of(await user.call(1, "send", **asked)) == "too_large"
-
-
 async def test_many_lines_in_one_write_are_answered_in_order(tmp_path: Path) -> None:
     async with open_stack(tmp_path) as doors, lines_to(doors.daemon) as user:
         await user.write(*({"id": number, "method": "ping"} for number in range(5000)))
@@ -576,7 +570,9 @@ async def test_a_key_sends_once_whichever_call_repeats_it(tmp_path: Path) -> Non
         assert first is not None and first["result"]["body"] == "once"
         assert (await user.call(2, "send", **sent))["result"] == first["result"]
         assert code_of(await user.call(3, "send", **(sent | {"body": "y"}))) == "conflict"
-        assert code_of(await user.call(4, "send", **sent, stream=True)) == "bad_request"
+        assert code_of(await user.call(4, "send", **sent, stream=True)) == "conflict"
+        asked = {"to": "numa", "body": "x", "stream": True, "durable": True}
+        assert code_of(await user.call(5, "send", **asked)) == "bad_request"
 
 
 @pytest.mark.hostile("other-user")

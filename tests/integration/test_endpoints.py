@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import trio.testing
 
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
+from tektonmesh.core.large import Large
 from tektonmesh.errors import PolicyError
 from tektonmesh.net.endpoints import REPLY_SIZE_MAX, Endpoints
 from tektonmesh.net.health import HealthChecks, health_url
@@ -178,6 +179,34 @@ async def test_tekton_federated_says_who_it_is_from() -> None:
     sent = json.loads(server.asked[0][2])
     assert sent["message"] == "hello"
     assert (sent["from"], sent["target"], sent["id"]) == ("athena@east", "numa", "01" * 16)
+
+
+@pytest.mark.parametrize("style", ["json_simple", "mcp", "tekton_federated"])
+async def test_a_large_body_is_posted_as_the_same_object(tmp_path: Path, style: str) -> None:
+    text = 'größer "quoted" \n\ue000the body\ue000 ' * 40_000
+    (tmp_path / "x.in").write_text(text)
+    async with open_world() as world, open_server(answer(b'{"response": "ok"}')) as server:
+        world.endpoints.file = lambda name: tmp_path / name
+        url = f"http://127.0.0.1:{server.port}/api"
+        large = Large("x.in", len(text.encode()), bytes(32))
+        world.endpoints.deliver(replace(deliver(url, body=b"", format=style), large=large))
+        assert await world.until(1) == [ev.ReplyDone(7, b"ok", "text/plain")]
+        _first, headers, body = server.asked[0]
+        assert int(headers["content-length"]) == len(body)
+        shown = json.loads(body)
+        assert (shown.get("content") or shown)["message"] == text
+
+
+async def test_a_large_body_that_is_no_text_is_a_failure_of_its_ci(tmp_path: Path) -> None:
+    (tmp_path / "x.in").write_bytes(b"text" * 100_000 + b"\xff")
+    async with open_world() as world, open_server(answer(b"{}")) as server:
+        world.endpoints.file = lambda name: tmp_path / name
+        url = f"http://127.0.0.1:{server.port}/api"
+        large = Large("x.in", 400_001, bytes(32))
+        world.endpoints.deliver(replace(deliver(url, body=b""), large=large))
+        [failed] = await world.until(1)
+        assert isinstance(failed, ev.ReplyFailed) and "text only" in failed.detail
+        assert server.asked == []
 
 
 async def test_the_headers_of_the_registration_are_sent() -> None:

@@ -77,6 +77,8 @@ async def _message_params(call: Call) -> dict[str, Any]:
         params["timeout_s"] = seconds("timeout_s", query["timeout_s"])
     if "ttl_s" in query:
         params["ttl_s"] = seconds("ttl_s", query["ttl_s"])
+    if "offset" in query:
+        params["offset"] = seconds("offset", query["offset"])
     for key in ("from", "conversation"):
         if key in query:
             params[key] = query[key]
@@ -128,6 +130,7 @@ async def bodies(call: Call) -> dict[str, Any]:
 async def _answer(call: Call, params: dict[str, Any]) -> Any:
     if "text/event-stream" in call.header("accept"):
         # What is wrong with the request itself is still told by the status.
+        params = dict(await call.operations.uploads.fitting(params))
         call.operations.message_event(params, call.caller, stream=True)
         return EventStream(_stream(call, params))
     if "respond-async" in call.header("prefer"):
@@ -200,6 +203,7 @@ ROUTES = (
         query={
             "timeout_s": "How long to wait, in seconds.",
             "ttl_s": "With `Prefer: respond-async`: how long it is worth delivering, in seconds.",
+            "offset": "With a streamed reply and an Idempotency-Key: go on behind so many bytes.",
             "from": "The local CI that sends.",
             "conversation": "With a selector: later messages with the same word go to the same CI.",
             "idempotent": "With a selector: it may go to another CI though one may have had it.",

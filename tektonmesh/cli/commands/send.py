@@ -17,7 +17,7 @@ from tektonmesh.errors import LocalError
 
 if TYPE_CHECKING:
     from tektonmesh.api.dialect import Reply
-    from tektonmesh.api.sync import ReplyStream
+    from tektonmesh.api.replies_sync import ReplyStream
 
 
 @verb(example='tektonmesh send numa@west "hello"', cls=WordyVerb)
@@ -56,9 +56,8 @@ def command(where: Where, target: str, text: tuple[str, ...], **options: Any) ->
     A bare name is a CI of this stack; `numa@west` is one of the stack west. Whoever is free of
     those that fit gets what is sent to `specialty:WORD`, `capability:WORD` or `ci:NAME@*`; each
     member gets what is sent to `team:WORD`. `--json` prints one object with the reply, its path and
-    the time spent at each hop. A message has at most 1 GiB; over 258,048 bytes it goes by the disk,
-    and its reply is printed when it is whole. `tektonmesh message ID` shows what became of one that
-    was sent with `--no-wait`.
+    the time spent at each hop. A message has at most 1 GiB; over 258,048 bytes it goes by the disk.
+    `tektonmesh message ID` shows what became of one that was sent with `--no-wait`.
     """
     no_wait, ttl, key = options["no_wait"], options["ttl"], options["key"]
     if ttl is not None and not no_wait:
@@ -69,7 +68,7 @@ def command(where: Where, target: str, text: tuple[str, ...], **options: Any) ->
         if no_wait:
             kept = {"durable": True, "ttl_s": ttl, "idempotency_key": key}
             _print_id(where, client.send(target, body, **chosen, **kept).id)
-        elif where.json or key or target.startswith("team:") or not isinstance(body, bytes):
+        elif where.json or key or target.startswith("team:"):
             # A reply that may have come before cannot be streamed.
             return _print_whole(where, client.send(target, body, **chosen, idempotency_key=key))
         else:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tektonmesh.api.sync import Message
+from tektonmesh.api.replies_sync import Message
 from tektonmesh.cli.attached import run_command
 from tektonmesh.errors import MeshError
 

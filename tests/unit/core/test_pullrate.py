@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tektonmesh.core.large import CHUNK_SIZE
-from tektonmesh.core.pullrate import BASE_S, UNIT, WINDOW_MAX, PullRate
+from tektonmesh.core.pullrate import BASE_S, LATEST, UNIT, WINDOW_MAX, WINDOW_MIN, PullRate
 
 
 def come(rate: PullRate, times: int, took_s: float, now: float) -> None:
@@ -14,16 +14,26 @@ def come(rate: PullRate, times: int, took_s: float, now: float) -> None:
 def test_it_doubles_while_nothing_has_to_wait() -> None:
     rate = PullRate(0.0)
     come(rate, 10, 0.05, 0.1)
-    assert rate.window == 12 * UNIT
+    assert rate.window == 14 * UNIT
     come(rate, 400, 0.05, 0.2)
     assert rate.window == WINDOW_MAX
 
 
-def test_it_shrinks_to_one_small_part_while_parts_wait_long() -> None:
+def test_it_shrinks_to_a_few_small_parts_while_parts_wait_long() -> None:
     rate = PullRate(0.0)
     come(rate, 10, 0.01, 1.0)
     come(rate, 400, 0.06, 2.0)
-    assert (rate.window, rate.part) == (UNIT, UNIT)
+    assert (rate.window, rate.part) == (WINDOW_MIN, UNIT)
+
+
+def test_a_part_that_was_late_alone_is_no_queue() -> None:
+    rate = PullRate(0.0)
+    come(rate, 4, 0.01, 1.0)
+    before = rate.window
+    for _ in range(20):
+        come(rate, LATEST - 1, 0.06, 2.0)
+        come(rate, 1, 0.01, 2.0)
+    assert rate.window > before
 
 
 def test_it_settles_where_the_wait_is_what_it_may_be() -> None:
@@ -40,7 +50,7 @@ def test_it_settles_where_the_wait_is_what_it_may_be() -> None:
 
 def test_parts_are_chunks_while_the_window_is_wide() -> None:
     rate = PullRate(0.0)
-    come(rate, 13, 0.05, 0.1)
+    come(rate, 11, 0.05, 0.1)
     assert rate.part == UNIT
     come(rate, 1, 0.05, 0.1)
     assert rate.part == CHUNK_SIZE
@@ -50,32 +60,36 @@ def test_parts_are_chunks_while_the_window_is_wide() -> None:
     assert rate.part == UNIT
 
 
-def test_parts_of_another_size_are_no_measure() -> None:
+def test_a_chunk_may_take_as_long_as_its_four_quarters() -> None:
     rate = PullRate(0.0)
-    come(rate, 14, 0.001, 0.1)
+    come(rate, 12, 0.001, 0.1)
     assert rate.part == CHUNK_SIZE
     before = rate.window
-    rate.came(CHUNK_SIZE, 0.02, 0.2)
+    rate.came(CHUNK_SIZE, 0.004, 0.2)
     assert rate.window > before
+    come(rate, LATEST, 0.02, 0.3)
+    before = rate.window
+    come(rate, 1, 0.02, 0.3)
+    assert rate.window < before
 
 
 def test_silence_halves_it_and_never_ends_it() -> None:
     rate = PullRate(0.0)
-    come(rate, 14, 0.01, 0.1)
+    come(rate, 12, 0.01, 0.1)
     rate.silent()
     assert rate.window == 8 * UNIT
     for _ in range(9):
         rate.silent()
-    assert rate.window == UNIT
+    assert rate.window == WINDOW_MIN
     rate.came(UNIT, 0.01, 0.2)
-    assert rate.window == 2 * UNIT
+    assert rate.window > WINDOW_MIN
 
 
 def test_a_way_that_became_longer_is_the_measure_after_a_while() -> None:
     rate = PullRate(0.0)
-    rate.came(UNIT, 0.01, 0.1)
+    come(rate, 4, 0.01, 0.1)
     for at in (1.0, BASE_S + 1.0, 2 * BASE_S + 2.0):
-        rate.came(UNIT, 0.1, at)
+        come(rate, LATEST + 1, 0.1, at)
     before = rate.window
-    rate.came(UNIT, 0.1, 2 * BASE_S + 3.0)
+    come(rate, LATEST + 1, 0.1, 2 * BASE_S + 3.0)
     assert rate.window > before

@@ -11,8 +11,9 @@ from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core.envelope import Kind, parse
 from tektonmesh.core.large import CHUNK_SIZE, Large
-from tektonmesh.core.messages import Forward, Message
-from tektonmesh.core.pulls import PULLS_PER_STACK
+from tektonmesh.core.messages import Forward, HopAck, Message, Settled
+from tektonmesh.core.offers import UNSETTLED_MAX
+from tektonmesh.core.pulls import IDLE_S, PULLS_PER_STACK
 from tests.network import Member, Network
 
 SIZE = 20 * CHUNK_SIZE + 777
@@ -80,7 +81,7 @@ def nothing_left(*members: Member) -> None:
     for member in members:
         durable = member.node.durable
         assert len(durable.outbox) == len(durable.inbox) == len(durable.courier) == 0
-        assert len(durable.pulls) == len(durable.offers) == 0
+        assert len(durable.pulls) == len(durable.offers) == 0 and not durable.offers._unsettled
         assert member.files.bodies == {} == member.files.sums
 
 
@@ -426,3 +427,36 @@ def test_the_same_key_with_the_same_body_is_the_same_message() -> None:
     assert a.result(first)["id"] == a.result(second)["id"]
     assert a.error(third)["code"] == "conflict"
     assert len(b.deliveries()) == 1
+
+
+def test_a_body_of_which_nothing_comes_gives_up_its_place_and_its_message_brings_it_again() -> None:
+    network, a, b = pair()
+    answer_with_size(b)
+    send_large(a, durable=True)
+    name = part_way(network, b)
+    network.cut("a", "b")
+    network.run(IDLE_S + 60.0)
+    assert b.node.durable.pulls.names == [] and chunks_here(b, name) > 0
+    network.join("a", "b")
+    network.run(20.0)
+    assert len(b.deliveries()) == 1
+    nothing_left(a, b)
+
+
+def test_a_stack_that_asks_faster_than_it_takes_gets_no_more() -> None:
+    network, a, b = pair()
+    big = bytes(3 * UNSETTLED_MAX)
+    only_lose(network, Kind.PART)
+    send_large(a, big)
+    network.run(0.2)
+    [msg_id] = a.node.durable.outbox._open
+    network.passes = lambda _here, _there, message: not isinstance(message, Settled | HopAck)
+    reads = a.files.reads
+    offsets = list(range(0, len(big), CHUNK_SIZE))
+    for at in range(0, len(offsets), 100):
+        body = {"at": offsets[at : at + 100], "n": CHUNK_SIZE}
+        sealed = b.node.deliveries.sealer.seal(Kind.PULL, a.id, body, reply_to=msg_id, ttl_s=5.0)
+        b.node.forwarding.send(sealed)
+    network.handle(b, ev.Tick())
+    network.run(0.1)
+    assert 10 < a.files.reads - reads <= UNSETTLED_MAX // CHUNK_SIZE + 8
