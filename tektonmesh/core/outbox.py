@@ -77,6 +77,8 @@ class Outbox:
         """Tells the destination that its answer is safe here."""
         self.deliver_here: Callable[[Outgoing], None] = lambda _item: None
         """Takes a message to a CI of this stack."""
+        self.permit: Callable[[bytes, Letter], None] = lambda _msg_id, _letter: None
+        """Raises DeliveryError for a new message that the policy here forbids."""
         self._clock = clock
         self._graph = graph
         self._courier = courier
@@ -152,7 +154,8 @@ class Outbox:
         """Take a message over; its answer follows: that it is accepted once that is durable, or,
         without the option `durable`, its reply.
 
-        Raises DeliveryError `busy` or `leaving`, StoreError, LocalError `conflict`.
+        Raises DeliveryError `busy` or `leaving`, and what `permit` does; StoreError, LocalError
+        `conflict`.
         """
         if self._leaving:
             raise DeliveryError("This stack is leaving the mesh.", code="leaving")
@@ -178,6 +181,7 @@ class Outbox:
             large=command.options.get("large"),
         )
         msg_id = self._new_id(now_ms)
+        self.permit(msg_id, letter)
         item = self._make(msg_id, letter)
         self._insert(item)
         self._attach(item, command, timeout_s)

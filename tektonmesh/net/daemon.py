@@ -189,6 +189,10 @@ class Daemon:
         """As `ask`, for a reply that streams: the chunks in order, then the result."""
         return self._asks.stream(make)
 
+    def new_id(self) -> bytes:
+        """An id for a message that has to be known before it is sent (`SendMessage.options`)."""
+        return self.node.deliveries.sealer.new_id()
+
     def attach(
         self,
         deliver: Callable[[fx.Deliver], None],
