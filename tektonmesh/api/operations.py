@@ -357,7 +357,7 @@ class Operations:
         )
         assert timeout_s is not None
         content_type = validate.text(params, "content_type", default=TEXT, size_max=100)
-        sender = self._sender(params, caller)
+        sender = self.sender_of(params, caller)
         if stream and params.get("durable"):
             raise validate.field_error("durable", "is not taken with a streamed reply")
         options: dict[str, Any] = {}
@@ -378,7 +378,7 @@ class Operations:
 
         return make
 
-    def _sender(self, params: Params, caller: Caller) -> str:
+    def sender_of(self, params: Params, caller: Caller) -> str:
         """Whom the message is from: a connection speaks for the CIs it attached; for another CI
         of this stack it takes that one's token."""
         named = validate.text(params, "from", default="", size_max=TARGET_SIZE_MAX)
@@ -463,6 +463,7 @@ def _durable_options(params: Params, ttl_max_s: float) -> dict[str, Any]:
     ttl_s = validate.number(params, "ttl_s", low=1.0, high=ttl_max_s, default=None)
     if validate.flag(params, "durable"):
         options |= {"durable": True} | ({"ttl_s": ttl_s} if ttl_s is not None else {})
+        options |= {"may_park": True} if validate.flag(params, "may_park") else {}
     elif ttl_s is not None:
         raise validate.field_error("ttl_s", "is only for a message that is 'durable'")
     key = _repeat_key(params)

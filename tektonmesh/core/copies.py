@@ -134,6 +134,8 @@ class Copies:
             body["cr"] = pending.grant.limit
         if pending.one_way:
             body["nr"] = True
+        if pending.signature:
+            body |= {"dp": pending.depth, "sg": pending.signature}
         return body
 
     def _no_way(self, pending: Pending) -> None:

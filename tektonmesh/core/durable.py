@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tektonmesh.core.answering import NACK_WITHIN_S, Answering
+from tektonmesh.core.assertions import check_lasting
 from tektonmesh.core.ci import key_of
 from tektonmesh.core.cis import Cis
 from tektonmesh.core.commits import Commits
@@ -22,8 +23,8 @@ from tektonmesh.core.envelope import Envelope, Kind
 from tektonmesh.core.events import BodyDone, SendMessage
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
-from tektonmesh.core.inbox import Inbox, Voice
-from tektonmesh.core.incoming import Answer, Key, Note
+from tektonmesh.core.inbox import Inbox
+from tektonmesh.core.incoming import Answer, Key, Note, Voice
 from tektonmesh.core.knowncis import KnownCis
 from tektonmesh.core.large import SIZE_MAX, Large, name_at
 from tektonmesh.core.machine import Env
@@ -32,7 +33,8 @@ from tektonmesh.core.names import NAME
 from tektonmesh.core.offers import Offers
 from tektonmesh.core.outbox import Outbox
 from tektonmesh.core.outcomes import COLLECT_MAX
-from tektonmesh.core.outgoing import Outgoing
+from tektonmesh.core.outgoing import Letter, Outgoing
+from tektonmesh.core.parking import Parking
 from tektonmesh.core.policy import Act
 from tektonmesh.core.pulls import Pulls
 from tektonmesh.core.replica import Change
@@ -78,11 +80,14 @@ class Durable(Voice):
         self.outbox.confirm = self._confirm
         self.outbox.deliver_here = self._deliver_here
         self.inbox.permit = self._permit
+        self.outbox.permit = self._permit_use
         self._cis, self._rights = cis, deliveries.rights
         self._sealer = deliveries.sealer
         self._forwarding = forwarding
         self._answering: Answering = deliveries.answering
         deliveries.arrivals.durable = self.on_request
+        self.parking = Parking(env, clock, forwarding=forwarding, courier=self.courier)
+        self.parking.wire(self, deliveries.sealer, deliveries.rights.is_own)
         deliveries.arrivals.durable_credit = self._on_credit
         self.inbox.sayings.told = lambda number, offset: env.emit(ReplyKept(number, offset))
         readers = self.readers = self.outbox.readers
@@ -95,10 +100,12 @@ class Durable(Voice):
         self.known.load(saved)
         self.outbox.load(saved)
         self.inbox.load(saved)
+        self.parking.load(saved)
 
     def start(self) -> None:
         self.outbox.start()
         self.inbox.start()
+        self.parking.start()
 
     def accept(self, command: SendMessage, stack: StackId, ci: str, timeout_s: float) -> None:
         """A durable message, or one with an idempotency key, from a caller here; its answer
@@ -107,6 +114,9 @@ class Durable(Voice):
         if stack == self.env.me and (key_of(ci), False) not in self.known:
             raise DeliveryError(f"There is no CI '{ci}' on this stack.", code="not_found")
         self.outbox.accept(command, stack, ci, timeout_s)
+        item = self.outbox.of_ticket(command.ticket)
+        if item is not None and command.options.get("may_park") and stack != self.env.me:
+            self.parking.watch(item)
 
     def draining(self) -> None:
         """Accept no more and hand out no more; what arrives waits on the disk."""
@@ -168,8 +178,12 @@ class Durable(Voice):
         header = envelope.header
         sender = text_of(body, "from")
         key = header.source, header.msg_id
-        if sender and NAME.fullmatch(sender.lower()) is None:
-            self.nack(key, "bad_request", "The name of the sender is malformed.", "released")
+        try:
+            if sender and NAME.fullmatch(sender.lower()) is None:
+                raise LocalError("The name of the sender is malformed.")
+            check_lasting(text_of(body, "ct"))
+        except LocalError as error:
+            self.nack(key, error.code.name, error.detail, "released")
             return
         ttl_max_ms = int(self.env.settings.durable_ttl_max_s * 1000.0)
         note = Note(
@@ -185,14 +199,19 @@ class Durable(Voice):
         left_s = max(1, number_of(body, "left", ttl_max_ms)) / 1000.0
         self.inbox.take(key, note, left_s, number_of(body, "low", TIME_MAX), envelope.trace)
 
-    def _permit(self, source: StackId, note: Note) -> None:
+    def _permit(self, key: Key, note: Note) -> None:
         """The policy, once for each message: a repeat gets what the first copy got. A CI that is
         away has no policy of its own; only our own mesh may leave messages for it."""
+        source, msg_id = key
         away = self._cis.get(note.ci) is None and self._rights.is_own(source)
         if source != self.env.me and not away:
-            size = len(note.body) if note.large is None else note.large.size
-            act = Act("message", note.ci, caller_ci=note.sender, size=size)
-            self._rights.require(source, act)
+            self._rights.require(source, _act(note, note.ci, msg_id))
+
+    def _permit_use(self, msg_id: bytes, letter: Letter) -> None:
+        """The import policy, once for each message as well."""
+        if letter.stack != self.env.me:
+            act = _act(letter, letter.ci, msg_id)
+            self._rights.require_use(letter.stack, act)
 
     def _deliver_here(self, item: Outgoing) -> None:
         """From this stack to one of its own CIs."""
@@ -281,6 +300,17 @@ class Durable(Voice):
     def _say(self, kind: Kind, key: Key, body: Body) -> None:
         self._answering.say(kind, key[0], key[1], body, ttl_s=NACK_WITHIN_S)
 
+    def arrive(self, envelope: Envelope, body: Body) -> bool:
+        """A durable message that a parker kept, opened; whether it is known here durably."""
+        self.on_request(envelope, body)
+        return self.inbox.knows((envelope.header.source, envelope.header.msg_id))
+
+    def ask_reseal(self, to: StackId, msg_id: bytes) -> None:
+        self._answering.ask_reseal(to, msg_id)
+
+    def say_parked(self, kind: Kind, to: StackId, reply_to: bytes, body: Body) -> None:
+        self._answering.say(kind, to, reply_to, body | {"pk": True}, ttl_s=NACK_WITHIN_S)
+
     # --- at the origin ---------------------------------------------------------------------------
 
     def on_answer(self, envelope: Envelope) -> None:
@@ -294,6 +324,9 @@ class Durable(Voice):
         item = self.outbox.find(header.reply_to)
         if item is not None and item.stack == header.source:
             self._take(item, header.kind, body)
+        elif body.get("pk") is True:
+            has_it = header.kind == Kind.RECEIPT
+            self.parking.on_answer(header.source, header.reply_to, has_it=has_it)
         elif body.get("rr") is True:
             self.inbox.confirmed((header.source, header.reply_to))
         elif self.outbox.is_ending(header.reply_to):
@@ -373,3 +406,9 @@ def _large_of(key: Key, body: Body) -> Large | None:
     """The large body that a request of another stack names."""
     size, root = number_of(body, "ls", SIZE_MAX), bytes_of(body, "lr")
     return Large(name_at(*key), size, root) if size else None
+
+
+def _act(said: Note | Letter, ci: str, msg_id: bytes) -> Act:
+    """A message as the policy and both audit logs see it."""
+    size = len(said.body) if said.large is None else said.large.size
+    return Act("message", ci, caller_ci=said.sender, size=size, ref=msg_id.hex())

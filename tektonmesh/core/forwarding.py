@@ -63,7 +63,6 @@ Handler = Callable[[Envelope], str]
 """Takes an envelope that is at its destination; returns "" or the code to release it with."""
 
 ROUND_TRIP_MAX_S = 1.25
-
 FULL = "full"
 """The destination itself has no room; it goes back to the origin, which waits."""
 
@@ -85,8 +84,7 @@ class Forwarding:
         grants = Grants(self._lanes, lambda: self.queued_bytes)
         self._departures = Departures(env, grants)
         self._routes = Routes(env.me, paths, self._lanes)
-        self._seen: dict[bytes, None] = {}
-        self._seen_before: dict[bytes, None] = {}
+        self._seen, self._seen_before = dict[bytes, None](), dict[bytes, None]()
         self._seen_until = env.after(env.settings.hop_keep_s)
 
     # --- own envelopes ---------------------------------------------------------------------------
@@ -396,7 +394,7 @@ class Forwarding:
             tries_left=max(kept.tries, 0),
             age_ms=mutable.age_ms + dwell_ms + kept.transit_ms,
             entry=trace_entry(self._short, dwell_ms) if dwell_ms else self._entry_now,
-            avoid=self._others(kept) if kept.tried else b"",
+            avoid=kept.others_tried() if kept.tried else b"",
         )
         if data[KIND_AT] == TRACE:
             packed += report(self.queued_bytes - len(data), self._rtt_s(lane))
@@ -407,13 +405,6 @@ class Forwarding:
             self._departures.touch(lane)
         if not lane.timed:
             self._time(lane, self.env.now + self._hop_timeout_s(lane))
-
-    def _others(self, kept: Kept) -> bytes:
-        """What was tried, for the avoid list. The destination is never in it: that its direct
-        link is silent says nothing of the ways round."""
-        destination = short_id(kept.data[DESTINATION])
-        tried = shorts_of(kept.tried)
-        return b"".join(short for short in tried if short != destination)
 
     # --- time ------------------------------------------------------------------------------------
 

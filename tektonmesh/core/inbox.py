@@ -28,6 +28,7 @@ from tektonmesh.core.incoming import (
     Key,
     Note,
     Stage,
+    Voice,
     of_rows,
     words_of_note,
 )
@@ -56,23 +57,6 @@ LATE_DETAIL = "Its time was over before its CI answered."
 ENDED_DETAIL = "It was here before, and its answer is not kept any more."
 
 
-class Voice:
-    """How the inbox speaks to origins, other stacks and this one alike; each word may be lost."""
-
-    def receipt(self, key: Key, trace: bytes) -> None:
-        raise NotImplementedError
-
-    def nack(self, key: Key, code: str, detail: str, outcome: str) -> None:
-        raise NotImplementedError
-
-    def piece(self, key: Key, offset: int, data: bytes) -> None:
-        raise NotImplementedError
-
-    def answer_here(self, key: Key, answer: Answer) -> None:
-        """To the outbox of this stack, which cannot miss it."""
-        raise NotImplementedError
-
-
 class Inbox:
     """The durable messages for the CIs of one node."""
 
@@ -89,7 +73,7 @@ class Inbox:
         self.turns: Turns
         self.pulls: Pulls
         self.label: Callable[[StackId], str] = lambda stack: stack.hex()
-        self.permit: Callable[[StackId, Note], None] = lambda _source, _note: None
+        self.permit: Callable[[Key, Note], None] = lambda _key, _note: None
         """Raises DeliveryError if the policy does not let that stack speak to that CI."""
         self.dead_letters = 0
         self._clock = clock
@@ -124,6 +108,13 @@ class Inbox:
     @property
     def held_bytes(self) -> int:
         return self._bytes
+
+    def knows(self, key: Key) -> bool:
+        """Whether a message is known here durably: taken, refused for good, or ended."""
+        item = self._items.get(b"".join(key))
+        if item is not None:
+            return item.stage is not Stage.WRITING
+        return time_of(key[1]) < self._lows.get(key[0], 0)
 
     def with_id(self, msg_id: bytes) -> list[Incoming]:
         """For people: the messages of this id, whoever sent them. Looks at every mark."""
@@ -185,7 +176,7 @@ class Inbox:
             self._voice.nack(key, "ci_failed", ENDED_DETAIL, "indeterminate")
         else:
             try:
-                self._check(key[0], note)
+                self._check(key, note)
                 if self._is_lacking(key, note, left_s, (low_ms, trace)):
                     return
             except MeshError as error:
@@ -216,11 +207,11 @@ class Inbox:
         self.pulls.bring(key, note.large, left_s, again, failed)
         return True
 
-    def _check(self, source: StackId, note: Note) -> None:
+    def _check(self, key: Key, note: Note) -> None:
         """Raises MeshError if it cannot be taken: `not_found` or `refused`, for good; else for
         now."""
-        settings = self.env.settings
-        self.permit(source, note)
+        settings, source = self.env.settings, key[0]
+        self.permit(key, note)
         if (note.ci, source != self.env.me) not in self._known:
             raise DeliveryError(f"There is no CI '{note.ci}' on this stack.", code="not_found")
         self._commits.check()

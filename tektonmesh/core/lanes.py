@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from tektonmesh.core.envelope import CLASS_AT, FLOW, KIND_AT, grow_old
+from tektonmesh.core.envelope import CLASS_AT, DESTINATION, FLOW, KIND_AT, grow_old, shorts_of
 from tektonmesh.core.fairness import FairQueue
 from tektonmesh.core.joining import SHARED, join
 from tektonmesh.core.messages import Forward, HopAck, Message, Released, Settled
@@ -93,6 +93,12 @@ class Kept:
     def note_tried(self, shorts: bytes) -> None:
         """Add packed short ids, newest first; the oldest fall off beyond `TRIED_MAX`."""
         self.tried = (shorts + self.tried)[: TRIED_MAX * SHORT_ID_SIZE]
+
+    def others_tried(self) -> bytes:
+        """What was tried, for the avoid list. The destination is never in it: that its direct
+        link is silent says nothing of the ways round."""
+        destination = short_id(self.data[DESTINATION])
+        return b"".join(short for short in shorts_of(self.tried) if short != destination)
 
 
 class Lane:

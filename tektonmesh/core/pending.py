@@ -29,7 +29,8 @@ class Pending(Waiting):
     the stacks its newest copy took, as far as known, `avoid` the short ids that it was to avoid.
     `act_at` is when to ask or send again, `route_until` how long to wait while no path exists (None
     while one does). `shared` is the body if it goes to many, `grant` how much of a streamed reply
-    may come, `aside` that its CI had no room for it.
+    may come, `aside` that its CI had no room for it. A call of MCP has a `depth` and its stack's
+    `signature` (`assertions`).
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Pending(Waiting):
         "collected_size",
         "content_type",
         "deadline",
+        "depth",
         "doubt",
         "flying",
         "grant",
@@ -57,6 +59,7 @@ class Pending(Waiting):
         "resealed",
         "route_until",
         "shared",
+        "signature",
         "stream",
         "window",
     )
@@ -91,6 +94,8 @@ class Pending(Waiting):
         self.received = False
         self.resealed = self.aside = False
         self.shared: Shared | None = None
+        self.depth = 0
+        self.signature = b""
         self.grant: Grant | None = None
         self.stream = StreamIn()
         self.collected: list[bytes] = []

@@ -7,7 +7,8 @@ source in the header is the stack that sealed it. It decides nothing about deliv
 
 Bodies, by kind (docs/design/forwarding.md):
     REQUEST  to, from (CI names), ct, body, left (ms to answer in), st (stream), nr (no reply),
-             cr (with st: up to which byte of the reply may be sent)
+             cr (with st: up to which byte of the reply may be sent); of a call of MCP also dp (how
+             many calls led to it), sg (its stack's signature, `assertions`)
     REPLY    body, ct, off (where `body` begins in the whole reply), tr (trace of the request),
              ld (messages that the CI has in hand)
     CHUNK    data, off            RECEIPT  tr, ld         CANCEL   nothing
@@ -15,9 +16,11 @@ Bodies, by kind (docs/design/forwarding.md):
     RESEND   off, cr              CREDIT   off (what is there), cr
     PULL     at (offsets of parts of a large body)       PART     off, data; or gone
     TRACE_REPLY  tr, rep (reports of the hops)
+    PARK     in (a packed envelope), left (ms that it is worth)
     SHARED   as REQUEST, with k and h (key and hash of the shared part) for body and ct; then the
              shared part: body, ct, locked with that key
-    SHARE    v (version), cis (the records that are shared with this partner alone)
+    SHARE    v (version), cis (the records that are shared with this partner alone), uses (what it
+             may use: say, the CIs it may speak to; lists, by CI a digest of what that offers it)
     WITNESS  a question has nothing, its answer n, h, at (the end of the asker's audit log)
 What durable messages add is listed in `durable`; with the setting `padding` every body has a
 filling, which nobody reads (`padding`).
@@ -32,6 +35,7 @@ from tektonmesh.core.envelope import (
     NO_ID,
     START_SIZE_MAX,
     Envelope,
+    Flags,
     Header,
     Kind,
     SendClass,
@@ -60,6 +64,7 @@ CLASS_OF: dict[Kind, SendClass] = {
     Kind.CREDIT: SendClass.CONTROL,
     Kind.PULL: SendClass.INTERACTIVE,
     Kind.PART: SendClass.BULK,
+    Kind.PARK: SendClass.BULK,
     Kind.TRACE: SendClass.INTERACTIVE,
     Kind.TRACE_REPLY: SendClass.INTERACTIVE,
     Kind.SHARE: SendClass.INTERACTIVE,
@@ -99,6 +104,7 @@ class Copy(NamedTuple):
     attempt: int = 0
     avoid: bytes = b""
     shared: Shared | None = None
+    flags: int = Flags.NONE
 
 
 class Sealer:
@@ -152,6 +158,7 @@ class Sealer:
             key_id=key.key_id,
             reply_to=reply_to,
             attempt=min(copy.attempt, 0xFFFF),
+            flags=copy.flags,
             send_class=SendClass.BULK if _is_bulk(kind, len(plain)) else CLASS_OF[kind],
         )
         head = header.pack()
