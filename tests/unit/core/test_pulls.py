@@ -171,7 +171,9 @@ def test_lost_parts_and_lost_questions_are_asked_for_again() -> None:
         if not isinstance(message, Forward):
             return True
         kind = parse(message.envelope).header.kind
-        return kind not in (Kind.PULL, Kind.PART) or luck.random() > 0.15  # a link gives credit for half a MB
+        return (
+            kind not in (Kind.PULL, Kind.PART) or luck.random() > 0.15
+        )  # a link gives credit for half a MB
 
     network.passes = passes
     ticket = send_large(a)
