@@ -28,6 +28,7 @@ from tektonmesh.core.incoming import (
     Key,
     Note,
     Stage,
+    Voice,
     of_rows,
     words_of_note,
 )
@@ -54,23 +55,6 @@ FOR_GOOD = ("not_found", "refused", "too_large", "protocol")
 
 LATE_DETAIL = "Its time was over before its CI answered."
 ENDED_DETAIL = "It was here before, and its answer is not kept any more."
-
-
-class Voice:
-    """How the inbox speaks to origins, other stacks and this one alike; each word may be lost."""
-
-    def receipt(self, key: Key, trace: bytes) -> None:
-        raise NotImplementedError
-
-    def nack(self, key: Key, code: str, detail: str, outcome: str) -> None:
-        raise NotImplementedError
-
-    def piece(self, key: Key, offset: int, data: bytes) -> None:
-        raise NotImplementedError
-
-    def answer_here(self, key: Key, answer: Answer) -> None:
-        """To the outbox of this stack, which cannot miss it."""
-        raise NotImplementedError
 
 
 class Inbox:
@@ -124,6 +108,13 @@ class Inbox:
     @property
     def held_bytes(self) -> int:
         return self._bytes
+
+    def knows(self, key: Key) -> bool:
+        """Whether a message is known here durably: taken, refused for good, or ended."""
+        item = self._items.get(b"".join(key))
+        if item is not None:
+            return item.stage is not Stage.WRITING
+        return time_of(key[1]) < self._lows.get(key[0], 0)
 
     def with_id(self, msg_id: bytes) -> list[Incoming]:
         """For people: the messages of this id, whoever sent them. Looks at every mark."""

@@ -7,6 +7,7 @@ It owns no clock, no socket, no disk and no global randomness (docs/design/archi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from tektonmesh.core import events as ev
@@ -32,6 +33,7 @@ from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.names import Names
 from tektonmesh.core.neighbours import Neighbours
 from tektonmesh.core.owner import Owner
+from tektonmesh.core.parkers import near_parkers
 from tektonmesh.core.paths import Paths
 from tektonmesh.core.proofs import Proofs
 from tektonmesh.core.quotas import Quotas
@@ -122,6 +124,7 @@ class Node:
         self.durable = Durable(
             env, self.clock, self.cis, self.graph, self.forwarding, self.deliveries
         )
+        self.durable.parking.near = partial(near_parkers, env, self.replica, self.paths)
         self.durable.load(saved)
         self.requests.with_durable(self.durable)
         self.sharing = Sharing(

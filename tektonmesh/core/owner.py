@@ -191,6 +191,8 @@ class Owner:
             "since": self._started_ms // 1000,
             "specialties": list(settings.extra.get("specialties", ())),
         }
+        if settings.park_bytes:
+            about["park"] = True
         if self.audit_end is not None:
             number, digest = self.audit_end
             about["audit"] = {"n": number, "h": digest}
