@@ -109,8 +109,7 @@ class Daemon:
         """The connection (`attach`) that takes calls of MCP for all CIs; 0 while there is none."""
         self._drive = Drive(lambda now: self._make_node(now, saved))
         self.node = self._drive.node
-        self.new_id = self.node.deliveries.sealer.new_id
-        """Ids for messages that have to be known before they are sent (`SendMessage.options`)."""
+        self.new_id = self.node.deliveries.sealer.new_id  # for `SendMessage.options`
         credentials.open(saved, store, lambda: self.listen, self.node)
         near_only = config.lan and config.secret == (LAN_TEST_SECRET,)
         inject, spawn = self._drive.inject, self._spawn
