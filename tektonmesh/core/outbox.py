@@ -50,8 +50,7 @@ from tektonmesh.core.types import Saved, StackId
 from tektonmesh.errors import DeliveryError, MeshError
 
 ROUTE_GRACE_S = 2.0
-"""A caller that waits is told so soon that nothing leads there; a message that was accepted
-waits."""
+"""A caller that waits is told so soon that nothing leads there; an accepted message waits."""
 RETRY_FULL_S, RETRY_AWAY_S = 5.0, 60.0
 """What a refused caller is told: a queue that drains, one whose stack is away. Guesses."""
 
@@ -86,12 +85,11 @@ class Outbox:
         self._open: dict[bytes, Outgoing] = {}
         self._keys: dict[bytes, bytes] = {}
         self._counts: dict[StackId, int] = {}
-        self._bytes = 0
+        self._bytes = self._last_ms = 0
         self._ending: dict[bytes, None] = {}
         """Those whose end is not durable yet; after a crash they are open again."""
         self._unseen: dict[StackId, OrderedDict[bytes, None]] = {}
         """By stack, in the order of their ids, those of which no receipt came."""
-        self._last_ms = 0
         self._ends = Ends(env, clock, "outbox", self._span_of, self._expire)
         self._tickets: dict[int, Outgoing] = {}
         self._leaving = False

@@ -289,6 +289,11 @@ class Requests:
         for freed in pending.window.received(pending):
             self.copies.begin(freed)
 
+    def set_aside(self, pending: Pending) -> None:
+        """Its CI has no room: it waits, and the next for the rest of the stack may go."""
+        for freed in pending.window.set_aside(pending):
+            self.copies.begin(freed)
+
     def answer(self, pending: Pending, body: bytes) -> None:
         """The reply is complete; `body` is what of it was not streamed."""
         self.close(pending)

@@ -134,12 +134,7 @@ class Daemon:
         )
         context = credentials.context
         self._dialler = Dialler(
-            inject,
-            self._links,
-            context,
-            spawn,
-            near_only=near_only,
-            seeds=config.seeds,
+            inject, self._links, context, spawn, near_only=near_only, seeds=config.seeds
         )
         self._listener = Listener(self._links, context, spawn, near_only=near_only)
 
