@@ -76,8 +76,7 @@ class Outbox:
         """Tells the destination that its answer is safe here."""
         self.deliver_here: Callable[[Outgoing], None] = lambda _item: None
         """Takes a message to a CI of this stack."""
-        self.permit: Callable[[bytes, Letter], None] = lambda _msg_id, _letter: None
-        """Raises DeliveryError for a new message that the policy here forbids."""
+        self.permit: Callable[[bytes, Letter], None] = lambda _msg_id, _letter: None  # may raise
         self._clock = clock
         self._graph = graph
         self._courier = courier
@@ -152,8 +151,7 @@ class Outbox:
         """Take a message over; its answer follows: that it is accepted once that is durable, or,
         without the option `durable`, its reply.
 
-        Raises DeliveryError `busy` or `leaving`, and what `permit` does; StoreError, LocalError
-        `conflict`.
+        Raises DeliveryError `busy`, `leaving` or of `permit`, StoreError, LocalError `conflict`.
         """
         if self._leaving:
             raise DeliveryError("This stack is leaving the mesh.", code="leaving")
@@ -162,8 +160,8 @@ class Outbox:
             return
         self._check_room(stack, len(command.body))
         now_ms = self._clock.now_ms()
-        waits = not command.options.get("durable")
-        ttl_s = timeout_s if waits else self._ttl_s(command.options.get("ttl_s"))
+        lasts = _is_durable(command)
+        ttl_s = self._ttl_s(command.options.get("ttl_s")) if lasts else timeout_s
         letter = Letter(
             stack=stack,
             ci=ci,
@@ -178,8 +176,7 @@ class Outbox:
             live=command.stream,
             large=command.options.get("large"),
         )
-        msg_id = self._new_id(now_ms)
-        self.permit(msg_id, letter)
+        self.permit(msg_id := self._new_id(now_ms), letter)
         item = self._make(msg_id, letter)
         self._insert(item)
         self._attach(item, command, timeout_s)
@@ -198,9 +195,8 @@ class Outbox:
         return Outgoing(self, msg_id, letter, span, started=self.env.now)
 
     def _ttl_s(self, wanted: Any) -> float:
-        settings = self.env.settings
-        ttl_s = float(wanted) if wanted else settings.durable_ttl_s
-        return min(ttl_s, settings.durable_ttl_max_s)
+        ttl_s = float(wanted) if wanted else self.env.settings.durable_ttl_s
+        return min(ttl_s, self.env.settings.durable_ttl_max_s)
 
     def _follow(self, command: SendMessage, key: bytes, timeout_s: float) -> bool:
         """Whether this repeats a message that is known; its caller then gets what became of it."""

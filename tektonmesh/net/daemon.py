@@ -109,6 +109,7 @@ class Daemon:
         """The connection (`attach`) that takes calls of MCP for all CIs; 0 while there is none."""
         self._drive = Drive(lambda now: self._make_node(now, saved))
         self.node = self._drive.node
+        self.new_id = self.node.deliveries.sealer.new_id  # for `SendMessage.options`
         credentials.open(saved, store, lambda: self.listen, self.node)
         near_only = config.lan and config.secret == (LAN_TEST_SECRET,)
         inject, spawn = self._drive.inject, self._spawn
@@ -183,10 +184,6 @@ class Daemon:
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes | dict[str, Any]]]:
         """As `ask`, for a reply that streams: the chunks in order, then the result."""
         return self._asks.stream(make)
-
-    def new_id(self) -> bytes:
-        """An id for a message that has to be known before it is sent (`SendMessage.options`)."""
-        return self.node.deliveries.sealer.new_id()
 
     def attach(
         self,

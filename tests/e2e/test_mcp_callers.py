@@ -75,6 +75,7 @@ def test_a_call_that_fails_tells_its_host_the_id_of_the_logs(chain: Chain) -> No
     verb = "tool.call:die"
     assert audited(a, side="caller", verb=verb)["ref"] == number
     assert audited(c, side="owner", verb=verb)["ref"] == number
+    wait_until("it is back", lambda: a.cli("call", "tool@c/look").code == 0, within_s=20)
 
 
 def test_a_server_that_calls_on_is_named_to_the_next_owner(chain: Chain) -> None:
