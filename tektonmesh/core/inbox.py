@@ -43,6 +43,7 @@ from tektonmesh.core.saying import Saying, Sayings
 from tektonmesh.core.turns import TABLE as LEASES
 from tektonmesh.core.turns import Turns
 from tektonmesh.core.types import Saved, StackId
+from tektonmesh.core.voice import Voice
 from tektonmesh.errors import DeliveryError, MeshError
 
 TABLE, MARKS, LOWS = "inbox", "taken", "low"
@@ -52,25 +53,9 @@ Words = list[Any]
 FOR_GOOD = ("not_found", "refused", "too_large", "protocol")
 """Why a message is never taken."""
 
+CANCELLED_DETAIL = "Nobody waits for its answer any more."
 LATE_DETAIL = "Its time was over before its CI answered."
 ENDED_DETAIL = "It was here before, and its answer is not kept any more."
-
-
-class Voice:
-    """How the inbox speaks to origins, other stacks and this one alike; each word may be lost."""
-
-    def receipt(self, key: Key, trace: bytes) -> None:
-        raise NotImplementedError
-
-    def nack(self, key: Key, code: str, detail: str, outcome: str) -> None:
-        raise NotImplementedError
-
-    def piece(self, key: Key, offset: int, data: bytes) -> None:
-        raise NotImplementedError
-
-    def answer_here(self, key: Key, answer: Answer) -> None:
-        """To the outbox of this stack, which cannot miss it."""
-        raise NotImplementedError
 
 
 class Inbox:
@@ -379,6 +364,13 @@ class Inbox:
                 self._courier.now(item.carried)
             elif key[0] == self.env.me:
                 self._carry(item)
+
+    def cancel(self, key: Key) -> None:
+        """Its origin does not want the answer any more."""
+        item = self._items.get(b"".join(key))
+        if item is not None and item.stage in (Stage.WAITING, Stage.LEASED):
+            self.turns.drop(item)
+            self._answer(item, Answer(CANCELLED_DETAIL.encode(), "", "cancelled", "indeterminate"))
 
     def confirmed(self, key: Key) -> None:
         """The origin has the answer durably: all that is needed here is the mark."""

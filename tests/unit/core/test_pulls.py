@@ -460,3 +460,31 @@ def test_a_stack_that_asks_faster_than_it_takes_gets_no_more() -> None:
     network.handle(b, ev.Tick())
     network.run(0.1)
     assert 10 < a.files.reads - reads <= UNSETTLED_MAX // CHUNK_SIZE + 8
+
+
+def test_a_caller_that_hangs_up_ends_its_body_on_the_way_and_at_the_ci() -> None:
+    network, a, b = pair()
+    ticket = send_large(a)
+    part_way(network, b)
+    network.handle(a, ev.CancelCommand(ticket))
+    network.run(5.0)
+    assert a.error(ticket)["code"] == "cancelled" and b.deliveries() == []
+    nothing_left(a, b)
+    ticket = send_large(a)
+    network.run(5.0)
+    assert len(b.deliveries()) == 1
+    network.handle(a, ev.CancelCommand(ticket))
+    network.run(15.0)
+    assert len(b.of(fx.CancelDelivery)) == 1
+    nothing_left(a, b)
+
+
+def test_a_caller_that_hangs_up_leaves_what_has_a_key() -> None:
+    network, a, b = pair()
+    answer_with_size(b)
+    ticket = send_large(a, key="k")
+    part_way(network, b)
+    network.handle(a, ev.CancelCommand(ticket))
+    network.run(15.0)
+    assert len(b.deliveries()) == 1
+    nothing_left(a, b)
