@@ -31,7 +31,7 @@ BODY_SIZE_MAX = 258_048
 need not import the core."""
 SEND_OPTIONS = (
     *("timeout", "sender", "token", "content_type", "no_reply", "idempotency_key"),
-    *("durable", "ttl_s", "idempotent", "conversation", "offset"),
+    *("durable", "ttl_s", "may_park", "idempotent", "conversation", "offset"),
 )
 REGISTER_OPTIONS = (
     *("type", "endpoint", "format", "headers", "specialties", "capabilities", "teams", "share"),
@@ -155,8 +155,8 @@ def send_params(
 ) -> dict[str, Any]:
     """The parameters of `send`: text as it is, other bytes as base64, a large body by the name
     under which it was handed in. Options: `timeout` (s), `sender` (a CI of this connection, or with
-    its `token`), `content_type`, `no_reply`, `idempotency_key`, `durable`, `ttl_s`, `idempotent`,
-    `conversation`. Raises LocalError (`too_large`) for a body over the limit."""
+    its `token`), `content_type`, `no_reply`, `idempotency_key`, `durable`, `ttl_s`, `may_park`,
+    `idempotent`, `conversation`. Raises LocalError (`too_large`) for a body over the limit."""
     shown = {"to": target} | ({"body_ref": ref} if ref else shown_body(_fitting(body)))
     renamed = {"timeout": "timeout_s", "sender": "from"}
     for option, value in options.items():

@@ -463,6 +463,7 @@ def _durable_options(params: Params, ttl_max_s: float) -> dict[str, Any]:
     ttl_s = validate.number(params, "ttl_s", low=1.0, high=ttl_max_s, default=None)
     if validate.flag(params, "durable"):
         options |= {"durable": True} | ({"ttl_s": ttl_s} if ttl_s is not None else {})
+        options |= {"may_park": True} if validate.flag(params, "may_park") else {}
     elif ttl_s is not None:
         raise validate.field_error("ttl_s", "is only for a message that is 'durable'")
     key = _repeat_key(params)

@@ -20,6 +20,7 @@ _STATES = {
     "accepted": "safe on the disk here",
     "sent": "on its way",
     "received": "at its stack",
+    "parked": "safe on the disk here, and kept by another stack until its own returns",
     "answered": "answered",
     "failed": "failed",
     "expired": "expired: its time was over before its end",

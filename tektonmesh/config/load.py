@@ -69,6 +69,7 @@ class Config:
     relay_per_s: float | None = None
     relay_bytes_per_s: float | None = None
     padding: bool = False
+    park_bytes: float = 0.0
     mcp: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     mcp_views: Mapping[str, View] = field(default_factory=dict)
 
@@ -128,6 +129,7 @@ def load_config(
         relay_per_s=chosen.get("relay_per_s"),
         relay_bytes_per_s=chosen.get("relay_bytes_per_s"),
         padding=chosen.get("padding", False),
+        park_bytes=chosen.get("park_bytes", 0.0),
         mcp=chosen.get("mcp", {}),
         mcp_views=chosen.get("mcp_views", {}),
     )

@@ -316,6 +316,14 @@ SETTINGS: tuple[Setting, ...] = (
         "Bytes per second that each stack may send through this one; 0 is no limit.",
     ),
     Setting(
+        "park_bytes",
+        _number(0, 1e12),
+        "0",
+        "64000000",
+        "Bytes of messages that this stack keeps on its disk for your own stacks that are away,\n"
+        "when their senders ask for it (`send --may-park`), who may then go as well; 0 is none.",
+    ),
+    Setting(
         "padding",
         _switch,
         "false",

@@ -36,6 +36,7 @@ class Attempt:
 
     def ended(self, fate: str, at: float) -> None:
         """ "settled", or the code with which it came back."""
+        assert fate != UNDER_WAY and at >= self.at, "time never goes back"
         self.fate, self.fate_at = fate, at
 
 

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from math import ceil
 from typing import Any
 
-from tektonmesh.core.messages import Forward, HopAck, Message, Released, Settled, Spread
+from tektonmesh.core.messages import Forward, HopAck, LinkCredit, Message, Released, Settled, Spread
 
 OUTCOMES = (
     "applied",
@@ -26,7 +26,7 @@ OUTCOMES = (
 """What becomes of a head that came: the words of `core/intake.Applied`, and "broken" where it broke
 the protocol."""
 
-UNCOUNTED = dict.fromkeys((Forward, HopAck, Settled, Released, Spread))
+UNCOUNTED = dict.fromkeys((Forward, HopAck, LinkCredit, Settled, Released, Spread))
 """What envelopes travel in, which nothing else is sent with: counting would cost each of them
 several per cent of its way through a node."""
 

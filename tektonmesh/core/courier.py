@@ -189,6 +189,11 @@ class Courier:
             del self._roads[freight.stack]
             self.env.deadlines.drop(("road", freight.stack))
 
+    def is_blocked(self, stack: StackId) -> bool:
+        """Whether something waits for a stack to which nothing leads."""
+        road = self._roads.get(stack)
+        return road is not None and bool(road.blocked_s)
+
     def standing(self, freight: Freight) -> Standing:
         """For people: whether it is under way, waits, or is not carried (any more)."""
         road = self._roads.get(freight.stack)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import inf
 
 from tektonmesh.core.effects import Send
+from tektonmesh.core.grants import Grants
 from tektonmesh.core.lanes import ANSWERS_WAITING_MAX, HEARD_BYTES_MAX, Lane
 from tektonmesh.core.machine import Env
 from tektonmesh.core.types import LinkId
@@ -17,8 +18,9 @@ from tektonmesh.core.types import LinkId
 class Departures:
     """The lanes of one node that have something to send."""
 
-    def __init__(self, env: Env) -> None:
+    def __init__(self, env: Env, grants: Grants) -> None:
         self.env = env
+        self._grants = grants
         self._dirty: dict[LinkId, Lane] = {}
 
     def forget(self, lane: Lane) -> None:
@@ -61,5 +63,8 @@ class Departures:
             lane.answer_at = inf
             self.env.deadlines.drop(("answers", lane.link))
         messages = lane.take()
+        credit = self._grants.more(lane)
+        if credit is not None:
+            messages = (credit, *messages)
         if messages:
             self.env.emit(Send(lane.link, messages))

@@ -23,7 +23,7 @@ from tektonmesh.core.events import BodyDone, SendMessage
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.graph import Graph
 from tektonmesh.core.inbox import Inbox
-from tektonmesh.core.incoming import Answer, Key, Note
+from tektonmesh.core.incoming import Answer, Key, Note, Voice
 from tektonmesh.core.knowncis import KnownCis
 from tektonmesh.core.large import SIZE_MAX, Large, name_at
 from tektonmesh.core.machine import Env
@@ -33,6 +33,7 @@ from tektonmesh.core.offers import Offers
 from tektonmesh.core.outbox import Outbox
 from tektonmesh.core.outcomes import COLLECT_MAX
 from tektonmesh.core.outgoing import Outgoing
+from tektonmesh.core.parking import Parking
 from tektonmesh.core.policy import Act
 from tektonmesh.core.pulls import Pulls
 from tektonmesh.core.replica import Change
@@ -40,7 +41,6 @@ from tektonmesh.core.replies import OFFSET_MAX
 from tektonmesh.core.sealing import Body, bytes_of, number_of, text_of
 from tektonmesh.core.turns import Turns
 from tektonmesh.core.types import Saved, StackId
-from tektonmesh.core.voice import Voice
 from tektonmesh.errors import CODES, DeliveryError, LocalError, RemoteError
 
 LATER = ("busy", "ci_offline", "leaving", "store", "unreachable")
@@ -84,6 +84,8 @@ class Durable(Voice):
         self._forwarding = forwarding
         self._answering: Answering = deliveries.answering
         deliveries.arrivals.durable = self.on_request
+        self.parking = Parking(env, clock, forwarding=forwarding, courier=self.courier)
+        self.parking.wire(self, deliveries.sealer, deliveries.rights.is_own)
         deliveries.arrivals.durable_credit = self._on_credit
         self.inbox.sayings.told = lambda number, offset: env.emit(ReplyKept(number, offset))
         readers = self.readers = self.outbox.readers
@@ -98,10 +100,12 @@ class Durable(Voice):
         self.known.load(saved)
         self.outbox.load(saved)
         self.inbox.load(saved)
+        self.parking.load(saved)
 
     def start(self) -> None:
         self.outbox.start()
         self.inbox.start()
+        self.parking.start()
 
     def accept(self, command: SendMessage, stack: StackId, ci: str, timeout_s: float) -> None:
         """A durable message, or one with an idempotency key, from a caller here; its answer
@@ -110,6 +114,9 @@ class Durable(Voice):
         if stack == self.env.me and (key_of(ci), False) not in self.known:
             raise DeliveryError(f"There is no CI '{ci}' on this stack.", code="not_found")
         self.outbox.accept(command, stack, ci, timeout_s)
+        item = self.outbox.of_ticket(command.ticket)
+        if item is not None and command.options.get("may_park") and stack != self.env.me:
+            self.parking.watch(item)
 
     def draining(self) -> None:
         """Accept no more and hand out no more; what arrives waits on the disk."""
@@ -301,6 +308,17 @@ class Durable(Voice):
     def _say(self, kind: Kind, key: Key, body: Body) -> None:
         self._answering.say(kind, key[0], key[1], body, ttl_s=NACK_WITHIN_S)
 
+    def arrive(self, envelope: Envelope, body: Body) -> bool:
+        """A durable message that a parker kept, opened; whether it is known here durably."""
+        self.on_request(envelope, body)
+        return self.inbox.knows((envelope.header.source, envelope.header.msg_id))
+
+    def ask_reseal(self, to: StackId, msg_id: bytes) -> None:
+        self._answering.ask_reseal(to, msg_id)
+
+    def say_parked(self, kind: Kind, to: StackId, reply_to: bytes, body: Body) -> None:
+        self._answering.say(kind, to, reply_to, body | {"pk": True}, ttl_s=NACK_WITHIN_S)
+
     # --- at the origin ---------------------------------------------------------------------------
 
     def on_answer(self, envelope: Envelope) -> None:
@@ -314,6 +332,9 @@ class Durable(Voice):
         item = self.outbox.find(header.reply_to)
         if item is not None and item.stack == header.source:
             self._take(item, header.kind, body)
+        elif body.get("pk") is True:
+            has_it = header.kind == Kind.RECEIPT
+            self.parking.on_answer(header.source, header.reply_to, has_it=has_it)
         elif body.get("rr") is True:
             self.inbox.confirmed((header.source, header.reply_to))
         elif self.outbox.is_ending(header.reply_to):

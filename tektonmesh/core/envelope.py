@@ -87,12 +87,14 @@ class Kind(IntEnum):
     CREDIT = 11
     PULL = 12
     PART = 13
+    PARK = 14
+    """A durable message inside another envelope (`core/parking`)."""
     SHARE = 16
     WITNESS = 17
 
 
 class Flags(IntFlag):
-    """Of the clear header. Kept for the durable outbox: all but IDEMPOTENT are unused today."""
+    """Of the clear header. DURABLE and MAY_PARK stand in what is parked, the others are unused."""
 
     NONE = 0
     DURABLE = 1

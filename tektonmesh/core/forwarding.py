@@ -12,6 +12,7 @@ rewrites the mutable part, nothing else (docs/design/forwarding.md).
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from tektonmesh.core.departures import Departures
 from tektonmesh.core.envelope import (
@@ -41,10 +42,11 @@ from tektonmesh.core.envelope import (
     trace_entry,
     unpack_mutable,
 )
+from tektonmesh.core.grants import Grants
 from tektonmesh.core.ids import show_id
-from tektonmesh.core.lanes import Done, Kept, Lane
+from tektonmesh.core.lanes import CLASS_MASK, Done, Kept, Lane
 from tektonmesh.core.machine import Env
-from tektonmesh.core.messages import Forward, HopAck, Released, Settled
+from tektonmesh.core.messages import Forward, HopAck, LinkCredit, Released, Settled
 from tektonmesh.core.neighbours import Neighbours
 from tektonmesh.core.paths import Paths
 from tektonmesh.core.relaying import Relaying
@@ -52,7 +54,7 @@ from tektonmesh.core.releases import is_certain
 from tektonmesh.core.replica import Replica
 from tektonmesh.core.routes import Routes
 from tektonmesh.core.types import SHORT_ID_SIZE, LinkId, StackId, short_id
-from tektonmesh.errors import LocalError
+from tektonmesh.errors import LocalError, RemoteError
 
 TRACE = int(Kind.TRACE)
 REQUEST = int(Kind.REQUEST)
@@ -60,6 +62,7 @@ REQUEST = int(Kind.REQUEST)
 Handler = Callable[[Envelope], str]
 """Takes an envelope that is at its destination; returns "" or the code to release it with."""
 
+ROUND_TRIP_MAX_S = 1.25
 FULL = "full"
 """The destination itself has no room; it goes back to the origin, which waits."""
 
@@ -78,10 +81,10 @@ class Forwarding:
         self._entry_now = trace_entry(self._short, 0)
         self._handlers: dict[int, Handler] = {}
         self._lanes: dict[LinkId, Lane] = {}
-        self._departures = Departures(env)
+        grants = Grants(self._lanes, lambda: self.queued_bytes)
+        self._departures = Departures(env, grants)
         self._routes = Routes(env.me, paths, self._lanes)
-        self._seen: dict[bytes, None] = {}
-        self._seen_before: dict[bytes, None] = {}
+        self._seen, self._seen_before = dict[bytes, None](), dict[bytes, None]()
         self._seen_until = env.after(env.settings.hop_keep_s)
 
     # --- own envelopes ---------------------------------------------------------------------------
@@ -110,8 +113,9 @@ class Forwarding:
         return True
 
     def round_trip_s(self, destination: StackId) -> float:
-        """What the best path to a stack takes both ways; 0 while there is none."""
-        return (self._paths.cost(destination) or 0) / 1000.0
+        """What the best path to a stack takes both ways; 0 while there is none. A link that flaps
+        or drains is dear and not slow: whoever waits for eight of them would wait for minutes."""
+        return min((self._paths.cost(destination) or 0) / 1000.0, ROUND_TRIP_MAX_S)
 
     def path(self, destination: StackId, avoid: bytes = b"") -> list[StackId]:
         """The way of an own envelope as this node sees it, both ends included; empty if there is
@@ -163,6 +167,8 @@ class Forwarding:
             rtt_s = self._rtt_s(lane)
             lane.transit_ms = int(rtt_s * 500)
             lane.note_rtt(rtt_s)
+            if lane.heard_bytes:
+                self._departures.answer_within(lane, self.env.settings.ack_delay_s)
         settings = self.env.settings
         if self.env.now >= self._seen_until or len(self._seen) >= settings.dedup_max:
             self._seen_before, self._seen = self._seen, {}
@@ -172,10 +178,16 @@ class Forwarding:
     # --- messages --------------------------------------------------------------------------------
 
     def on_forward(self, link: LinkId, message: Forward) -> None:
-        """Raises RemoteError if the frame of the envelope is broken."""
+        """Raises RemoteError for a broken frame, and for more than the link may bring."""
         lane = self._lanes.get(link)
+        if lane is None:
+            return
         seq, data = message.seq, message.envelope
-        if lane is None or lane.is_repeat(seq) or self._relay_smoothly(lane, seq, data):
+        if seq & CLASS_MASK:
+            if lane.received >= lane.granted:
+                raise RemoteError("More envelopes came on the link than credit was given for.")
+            lane.received += len(data)
+        if lane.is_repeat(seq) or self._relay_smoothly(lane, seq, data):
             return
         mutable = self._read(data)
         if data[0] != VERSION:
@@ -190,6 +202,12 @@ class Forwarding:
         if lane is not None:
             lane.on_ack(message.seq)
             self._spoke(lane)
+
+    def on_link_credit(self, link: LinkId, message: LinkCredit) -> None:
+        lane = self._lanes.get(link)
+        if lane is not None:
+            lane.on_credit(message.limit)
+            self._pump(lane)
 
     def on_settled(self, link: LinkId, message: Settled) -> None:
         lane = self._lanes.get(link)
@@ -308,8 +326,7 @@ class Forwarding:
 
     def _note_relayed(self, lane: Lane, seq: int, data: bytes) -> None:
         lane.owe_ack(seq)
-        lane.heard_bytes += len(data)
-        self._departures.answer_within(lane, self.env.settings.ack_delay_s)
+        lane.heard_bytes += len(data)  # acknowledged after the batch
         self._seen[data[KEY]] = None
         self.relayed += 1
         self.queued_bytes += len(data)
@@ -386,25 +403,17 @@ class Forwarding:
             tries_left=max(kept.tries, 0),
             age_ms=mutable.age_ms + dwell_ms + kept.transit_ms,
             entry=trace_entry(self._short, dwell_ms) if dwell_ms else self._entry_now,
-            avoid=self._others(kept) if kept.tried else b"",
+            avoid=kept.others_tried() if kept.tried else b"",
         )
         if data[KIND_AT] == TRACE:
             packed += report(self.queued_bytes - len(data), self._rtt_s(lane))
         self._hand_over(kept, packed, lane)
 
     def _hand_over(self, kept: Kept, packed: bytes, lane: Lane) -> None:
-        if not lane.forward(kept, packed, packed[CLASS_AT] & 3, self.env.now):
-            return  # it waits for its turn
-        self._departures.touch(lane)
+        if lane.forward(kept, packed, packed[CLASS_AT] & CLASS_MASK, self.env.now):
+            self._departures.touch(lane)
         if not lane.timed:
             self._time(lane, self.env.now + self._hop_timeout_s(lane))
-
-    def _others(self, kept: Kept) -> bytes:
-        """What was tried, for the avoid list. The destination is never in it: that its direct
-        link is silent says nothing of the ways round."""
-        destination = short_id(kept.data[DESTINATION])
-        tried = shorts_of(kept.tried)
-        return b"".join(short for short in tried if short != destination)
 
     # --- time ------------------------------------------------------------------------------------
 
@@ -431,24 +440,24 @@ class Forwarding:
         while (old := lane.oldest_kept()) and old[1].sent_at + keep_s <= now:
             del lane.kept[old[0]]
             self._forget(old[1])
+        if lane.starved_at + timeout_s <= now:
+            lane.starved_at = inf
+            self._is_silent(lane)
         self._pump(lane)
-        lane.timed = bool(lane.kept)
+        late, old = lane.oldest_unacked(), lane.oldest_kept()
+        kept_s = old[1].sent_at + keep_s if old else inf
+        # While something is kept, what is sent from now on has no timer of its own.
+        late_s = (late[1].sent_at if late else now if old else inf) + timeout_s
+        next_s = min(kept_s, late_s, lane.starved_at + timeout_s)
+        lane.timed = next_s < inf
         if lane.timed:
-            late, old = lane.oldest_unacked(), lane.oldest_kept()
-            assert old is not None
-            # What is sent from now on has no timer of its own, so look again that soon.
-            sent_at = late[1].sent_at if late else now
-            self._time(lane, min(old[1].sent_at + keep_s, sent_at + timeout_s))
+            self._time(lane, next_s)
 
     def _hop_is_silent(self, lane: Lane, seq: int, kept: Kept) -> None:
         """No acknowledgement in time: another way if there is one. If there is none it stays
         where it is, since a slow link is better than none."""
         if not lane.silent:
-            lane.silent = True
-            self._routes.clear()
-            self.env.notice("hop_silent", link=lane.link, stack=show_id(lane.stack_id))
-            for waiting in lane.drain():
-                self._try_next(waiting)
+            self._is_silent(lane)
         tried = kept.tried
         kept.note_tried(lane.short)
         mutable = self._read(kept.data)
@@ -459,6 +468,15 @@ class Forwarding:
         del lane.kept[seq]
         kept.certain = False
         self._launch(kept, mutable, other)
+
+    def _is_silent(self, lane: Lane) -> None:
+        """It acknowledges nothing, or gives no credit: what waits for it goes another way."""
+        if not lane.silent:
+            lane.silent = True
+            self._routes.clear()
+            self.env.notice("hop_silent", link=lane.link, stack=show_id(lane.stack_id))
+        for waiting in lane.drain():
+            self._try_next(waiting)
 
     def _forget(self, kept: Kept) -> None:
         """Nobody said what became of it. The end-to-end retry deals with that."""
@@ -475,7 +493,8 @@ class Forwarding:
 
     def _pump(self, lane: Lane) -> None:
         """What waited for its turn on this lane and may leave now."""
-        if lane.pump(self.env.now):
+        moved = lane.pump(self.env.now)
+        if moved:
             self._departures.touch(lane)
-            if not lane.timed:
-                self._time(lane, self.env.now + self._hop_timeout_s(lane))
+        if not lane.timed and (moved or lane.waiting.count):
+            self._time(lane, self.env.now + self._hop_timeout_s(lane))

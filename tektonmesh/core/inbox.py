@@ -28,6 +28,7 @@ from tektonmesh.core.incoming import (
     Key,
     Note,
     Stage,
+    Voice,
     of_rows,
     words_of_note,
 )
@@ -43,7 +44,6 @@ from tektonmesh.core.saying import Saying, Sayings
 from tektonmesh.core.turns import TABLE as LEASES
 from tektonmesh.core.turns import Turns
 from tektonmesh.core.types import Saved, StackId
-from tektonmesh.core.voice import Voice
 from tektonmesh.errors import DeliveryError, MeshError
 
 TABLE, MARKS, LOWS = "inbox", "taken", "low"
@@ -109,6 +109,13 @@ class Inbox:
     @property
     def held_bytes(self) -> int:
         return self._bytes
+
+    def knows(self, key: Key) -> bool:
+        """Whether a message is known here durably: taken, refused for good, or ended."""
+        item = self._items.get(b"".join(key))
+        if item is not None:
+            return item.stage is not Stage.WRITING
+        return time_of(key[1]) < self._lows.get(key[0], 0)
 
     def with_id(self, msg_id: bytes) -> list[Incoming]:
         """For people: the messages of this id, whoever sent them. Looks at every mark."""

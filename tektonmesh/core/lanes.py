@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from tektonmesh.core.envelope import CLASS_AT, FLOW, KIND_AT, grow_old
+from tektonmesh.core.envelope import CLASS_AT, DESTINATION, FLOW, KIND_AT, grow_old, shorts_of
 from tektonmesh.core.fairness import FairQueue
 from tektonmesh.core.joining import SHARED, join
 from tektonmesh.core.messages import Forward, HopAck, Message, Released, Settled
@@ -34,6 +34,9 @@ WINDOW_MAX = 8 << 20
 """Bytes of envelopes that the other end has not acknowledged; further ones wait here, where flows
 take turns. At 50 Mbit/s the least window is 80 ms of sending: so long a new flow waits at most
 behind an old one of its class."""
+
+CREDIT_FIRST = WINDOW_MIN
+"""Bytes of envelopes that either end may send before it is told of more, as both ends know."""
 
 WINDOW_BYTES_PER_S = 100e6
 """The rate that a window allows over the shortest round trip seen: TLS in Python gives less."""
@@ -91,10 +94,18 @@ class Kept:
         """Add packed short ids, newest first; the oldest fall off beyond `TRIED_MAX`."""
         self.tried = (shorts + self.tried)[: TRIED_MAX * SHORT_ID_SIZE]
 
+    def others_tried(self) -> bytes:
+        """What was tried, for the avoid list. The destination is never in it: that its direct
+        link is silent says nothing of the ways round."""
+        destination = short_id(self.data[DESTINATION])
+        return b"".join(short for short in shorts_of(self.tried) if short != destination)
+
 
 class Lane:
     """Both directions of one link. `answer_at` is when the answers that wait for something to ride
-    with leave by themselves; infinity while none waits."""
+    with leave by themselves; infinity while none waits. `sent` and `received` count the bytes of
+    envelopes that need credit, `limit` and `granted` say how far they may go; `starved_at` is since
+    when something waits for credit, infinity while nothing does."""
 
     __slots__ = (
         "_acks_due",
@@ -105,15 +116,20 @@ class Lane:
         "_shared",
         "acked",
         "answer_at",
+        "granted",
         "heard_bytes",
         "in_flight",
         "kept",
+        "limit",
         "link",
         "out",
+        "received",
+        "sent",
         "settled",
         "short",
         "silent",
         "stack_id",
+        "starved_at",
         "timed",
         "transit_ms",
         "unacked",
@@ -140,6 +156,9 @@ class Lane:
         self._shared = 0
         self.heard_bytes = 0
         self.in_flight = 0
+        self.sent = self.received = 0
+        self.limit = self.granted = CREDIT_FIRST
+        self.starved_at = inf
         self.window = WINDOW_MIN
         self._rtt_least_s = inf
         self._sent: tuple[deque[tuple[int, int]], ...] = tuple(deque() for _ in range(4))
@@ -156,23 +175,34 @@ class Lane:
         kept.sent_at = now
         size = len(packed)
         full = self.in_flight + size > self.window or self.waiting.count
-        # With nothing on its way nothing would ever let it go.
-        if full and send_class and self.in_flight:
+        starved = self.sent >= self.limit
+        # With nothing on its way nothing would ever let it go but credit.
+        if send_class and ((full and self.in_flight) or starved):
             self.waiting.push(send_class, packed[FLOW], size, (kept, packed))
+            if starved:
+                self.starved_at = min(self.starved_at, now)
             return False
         self._number(kept, packed, send_class)
         return True
 
+    def on_credit(self, limit: int) -> None:
+        """The other end takes more; older news change nothing."""
+        if limit > self.limit:
+            self.limit = limit
+            self.starved_at = inf
+
     def pump(self, now: float) -> bool:
         """Queue what may go of what waits; whether something may."""
         moved = False
-        while self.waiting.count and self.in_flight < self.window:
+        while self.waiting.count and self.in_flight < self.window and self.sent < self.limit:
             _size, (kept, packed) = self.waiting.pop()
             waited_ms = int((now - kept.sent_at) * 1000.0)
             kept.sent_at = now
             packed = grow_old(packed, waited_ms) if waited_ms else packed
             self._number(kept, packed, packed[CLASS_AT] & CLASS_MASK)
             moved = True
+        if self.waiting.count and self.sent >= self.limit:
+            self.starved_at = min(self.starved_at, now)
         return moved
 
     def drain(self) -> list[Kept]:
@@ -207,8 +237,10 @@ class Lane:
         self.unacked.append(seq)
         self.out.append(Forward(seq, packed))
         if send_class:
-            self._sent[send_class].append((seq, len(packed)))
-            self.in_flight += len(packed)
+            size = len(packed)
+            self._sent[send_class].append((seq, size))
+            self.in_flight += size
+            self.sent += size
         if packed[KIND_AT] == SHARED:
             self._shared += 1
 

@@ -197,6 +197,14 @@ class HopAck:
 
 
 @frozen
+class LinkCredit:
+    """Envelopes that are not of the control class may begin on this link while less than `limit`
+    bytes of such envelopes were sent on it since it came up."""
+
+    limit: int
+
+
+@frozen
 class Settled:
     """These envelopes reached their destination stack; the previous hop may forget them."""
 
@@ -270,6 +278,7 @@ Message = (
     | Proof
     | Forward
     | HopAck
+    | LinkCredit
     | Settled
     | Released
     | Spread
@@ -286,6 +295,7 @@ SEND_CLASS: dict[type, int] = {
     Bye: 0,
     Vouch: 0,
     HopAck: 0,
+    LinkCredit: 0,
     Settled: 0,
     Released: 0,
     Want: 1,

@@ -7,6 +7,7 @@ It owns no clock, no socket, no disk and no global randomness (docs/design/archi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from tektonmesh.core import events as ev
@@ -32,6 +33,7 @@ from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.names import Names
 from tektonmesh.core.neighbours import Neighbours
 from tektonmesh.core.owner import Owner
+from tektonmesh.core.parkers import near_parkers
 from tektonmesh.core.paths import Paths
 from tektonmesh.core.proofs import Proofs
 from tektonmesh.core.quotas import Quotas
@@ -122,6 +124,7 @@ class Node:
         self.durable = Durable(
             env, self.clock, self.cis, self.graph, self.forwarding, self.deliveries
         )
+        self.durable.parking.near = partial(near_parkers, env, self.replica, self.paths)
         self.durable.load(saved)
         self.requests.with_durable(self.durable)
         self.sharing = Sharing(
@@ -129,6 +132,7 @@ class Node:
         )
         self.witness = Witness(env, self.replica, self.deliveries, self.forwarding, saved)
         self.requests.shared = self.sharing.record
+        self.requests.at_fault = self._at_fault
         self.choosing = Choosing(
             env,
             replica=self.replica,
@@ -254,6 +258,7 @@ class Node:
             msg.Proof: self.proofs.on_proof,
             msg.Forward: self.forwarding.on_forward,
             msg.HopAck: self.forwarding.on_hop_ack,
+            msg.LinkCredit: self.forwarding.on_link_credit,
             msg.Settled: self.forwarding.on_settled,
             msg.Released: self.forwarding.on_released,
             msg.Spread: Spreading(self.forwarding).on_spread,
@@ -399,6 +404,11 @@ class Node:
         self.env.emit(CloseLink(link, error.code.name, error.detail))
         if neighbour is not None:  # what follows a Bye in one batch is nobody's any more
             self._strike(neighbour.stack_id, error.detail)
+
+    def _at_fault(self, stack_id: StackId, detail: str) -> None:
+        """A stack broke the protocol of one message, maybe from afar: its links stay."""
+        self.env.counts.strikes += 1
+        self._strike(stack_id, detail)
 
     def _strike(self, stack_id: StackId, reason: str) -> None:
         if self.trust.strikes.strike(stack_id, reason) > 0.0:

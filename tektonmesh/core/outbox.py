@@ -37,6 +37,7 @@ from tektonmesh.core.outgoing import (
     Ended,
     Letter,
     Outgoing,
+    history_of,
     letter_of,
     time_of,
     words_of_letter,
@@ -108,24 +109,21 @@ class Outbox:
         """Those that are still needed."""
         return (one.letter.large for one in self._open.values() if one.letter.large is not None)
 
+    def of_ticket(self, ticket: int) -> Outgoing | None:
+        """The message that this caller waits for."""
+        return self._tickets.get(ticket)
+
     def is_ending(self, msg_id: bytes) -> bool:
         """Whether its end is known but could still be lost: then nobody may be told of it."""
         return msg_id in self._ending
 
     def history(self, msg_id: bytes) -> dict[str, Any] | None:
         """What became of a message so far; None if it is not known."""
-        item, ended = self._open.get(msg_id), self.sent.get(msg_id)
-        if item is not None:
-            about: Letter | Ended = item.letter
-            transitions, state = item.transitions, item.state
-            more: dict[str, Any] = {"copies": item.number}
-        elif ended is not None:
-            about, transitions, state, more = ended, ended.transitions, ended.state, ended.shown()
-        else:
+        found = self._open.get(msg_id) or self.sent.get(msg_id)
+        if found is None:
             return None
-        steps = [{"state": one, "at": round(at / 1000.0, 3)} for one, at in transitions]
-        shown = {"id": msg_id.hex(), "state": state, "transitions": steps}
-        return shown | {"to": self._outcomes.address(about.ci, about.stack)} | more
+        address = self._outcomes.address(found.about.ci, found.about.stack)
+        return {"id": msg_id.hex(), "to": address} | history_of(found)
 
     # --- beginning -------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ OVERHEAD = 512
 """What a message occupies besides its body, about."""
 
 ACCEPTED, SENT, RECEIVED = "accepted", "sent", "received"
+PARKED = "parked"
 ANSWERED, FAILED, EXPIRED = "answered", "failed", "expired"
 
 ID_TIME_SIZE = 6
@@ -138,6 +139,11 @@ class Outgoing(Freight):
         self.received = any(state == RECEIVED for state, _at in self.transitions)
 
     @property
+    def about(self) -> Letter:
+        """Who wrote to whom."""
+        return self.letter
+
+    @property
     def kind(self) -> Kind:
         return Kind.REQUEST
 
@@ -212,6 +218,11 @@ class Ended(NamedTuple):
     start: int = 0
 
     @property
+    def about(self) -> Ended:
+        """Who wrote to whom."""
+        return self
+
+    @property
     def state(self) -> str:
         return str(self.transitions[-1][0])
 
@@ -234,3 +245,10 @@ class Ended(NamedTuple):
             return None
         detail = "That part of the reply is not kept any more."
         return DeliveryError(detail, code="not_found", outcome="indeterminate")
+
+
+def history_of(found: Outgoing | Ended) -> dict[str, Any]:
+    """What became of a message so far, for people."""
+    steps = [{"state": one, "at": round(at / 1000.0, 3)} for one, at in found.transitions]
+    more = found.shown() if isinstance(found, Ended) else {"copies": found.number}
+    return {"state": found.state, "transitions": steps} | more

@@ -8,6 +8,7 @@ beside a clone by outbidding, and as a last resort it falls silent.
 
 from __future__ import annotations
 
+from functools import partial
 from math import ceil, inf
 from typing import Any
 
@@ -190,6 +191,8 @@ class Owner:
             "since": self._started_ms // 1000,
             "specialties": list(settings.extra.get("specialties", ())),
         }
+        if settings.park_bytes:
+            about["park"] = True
         if self.audit_end is not None:
             number, digest = self.audit_end
             about["audit"] = {"n": number, "h": digest}
@@ -391,14 +394,14 @@ class Owner:
         if head.instance == self._instance:
             # A copy of this very run, as of a machine that was resumed twice: tell the two apart.
             self._instance = _instance(self.clock.now_ms(), self.env.chance.randbytes(8))
+            self._answer_in_time(head.version)
         elif self._is_newer_clone(head):
             self._fence(head)
-            return
         else:
             self._foreign[head.instance] = None
             if len(self._foreign) > FOREIGN_MAX:
                 del self._foreign[next(iter(self._foreign))]
-        self.outbid(head.version)
+            self.outbid(head.version)
 
     def _is_newer_clone(self, head: Head) -> bool:
         """Whether it was outbid before and speaks again, and started later than we did. Instances
@@ -414,18 +417,22 @@ class Owner:
             return
         self.env.notice("self_contradicted", keys=evidence.about_keys)
         if not evidence.about_keys:
-            instant = max(self.env.now, self._answered_at + self._answer_pause_s)
-            self.env.deadlines.set_earlier(ANSWER, instant, self._answer_proof)
+            self._answer_in_time(evidence.version)
 
-    def _answer_proof(self) -> None:
-        held = self.replica.owners.get(self.env.me)
-        if held is None or held.proof is None or self._fenced:
+    def _answer_in_time(self, version: Version) -> None:
+        """Outbid what a twin of this very run signs. One that goes on would else have both publish
+        everything anew without end."""
+        instant = max(self.env.now, self._answered_at + self._answer_pause_s)
+        self.env.deadlines.set_earlier(ANSWER, instant, partial(self._answer, version))
+
+    def _answer(self, version: Version) -> None:
+        if self._fenced or version.epoch < self._epoch:
             return  # something else has raised the epoch meanwhile, or nothing may
         calm = self.env.now - self._answered_at > 2.0 * ANSWER_PAUSE_MAX_S
         doubled_s = min(2.0 * self._answer_pause_s, ANSWER_PAUSE_MAX_S)
         self._answer_pause_s = ANSWER_PAUSE_S if calm else doubled_s
         self._answered_at = self.env.now
-        self.outbid(held.proof.version)
+        self.outbid(version)
 
     def outbid(self, version: Version) -> None:
         """Publish everything anew under a higher epoch than that of `version`."""

@@ -22,6 +22,7 @@ def bucket(size: int, size_max: int) -> int:
     if the body is."""
     if size >= size_max:
         return size
+    assert size > 0, "a packed map has a byte at least"
     exponent = size.bit_length() - 1
     step = 1 << max(exponent - exponent.bit_length(), 0)
     return min(max(LEAST, -(-size // step) * step), size_max)

@@ -216,6 +216,6 @@ _CHARGES: dict[type, Callable[[Quotas, LinkId, StackId, Any], bool]] = {
     msg.Proof: Quotas._charge_proof,
 }
 UNCHARGED = (
-    *(msg.Forward, msg.HopAck, msg.Settled, msg.Released, msg.Spread),
+    *(msg.Forward, msg.HopAck, msg.LinkCredit, msg.Settled, msg.Released, msg.Spread),
     *(msg.Fetch, msg.Piece, msg.Lacking),
 )

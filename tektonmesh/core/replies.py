@@ -136,11 +136,13 @@ class Replies:
             self._copies.has_gap(pending)
 
     def _is_allowed(self, pending: Pending, end: int) -> bool:
-        """Whether credit was given up to `end`; a stream that goes beyond it is given up."""
+        """Whether credit was given up to `end`; a stream that goes beyond it is given up. Its stack
+        sealed it, so nobody else can be at fault."""
         if pending.grant is None or pending.grant.covers(end):
             return True
         detail = "The stack of the CI sent more of the reply than it was allowed to."
         self._requests.give_up(pending, "protocol", detail)
+        self._requests.at_fault(pending.question.stack, detail)
         return False
 
     def _too_large(self, pending: Pending) -> None:

@@ -65,6 +65,8 @@ class Requests:
         self._credits = Credits(env)
         self.shared: Callable[[StackId, str], dict[str, Any] | None] = _nothing_shared
         """The record of a CI that a stack shares with this one alone; told by `core/sharing`."""
+        self.at_fault: Callable[[StackId, str], None] = lambda _stack, _detail: None
+        """Told of a stack that broke the protocol of a message, and how."""
         self.copies = Copies(env, self, graph, forwarding, self._sealer)
         self._tracing = Tracing(env, names, forwarding, deliveries)
         self._replies = Replies(env, self, forwarding, deliveries)

@@ -15,6 +15,7 @@ Bodies, by kind (docs/design/forwarding.md):
     RESEND   off, cr              CREDIT   off (what is there), cr
     PULL     at (offsets of parts of a large body)       PART     off, data; or gone
     TRACE_REPLY  tr, rep (reports of the hops)
+    PARK     in (a packed envelope), left (ms that it is worth)
     SHARED   as REQUEST, with k and h (key and hash of the shared part) for body and ct; then the
              shared part: body, ct, locked with that key
     SHARE    v (version), cis (the records that are shared with this partner alone)
@@ -32,6 +33,7 @@ from tektonmesh.core.envelope import (
     NO_ID,
     START_SIZE_MAX,
     Envelope,
+    Flags,
     Header,
     Kind,
     SendClass,
@@ -60,6 +62,7 @@ CLASS_OF: dict[Kind, SendClass] = {
     Kind.CREDIT: SendClass.CONTROL,
     Kind.PULL: SendClass.INTERACTIVE,
     Kind.PART: SendClass.BULK,
+    Kind.PARK: SendClass.BULK,
     Kind.TRACE: SendClass.INTERACTIVE,
     Kind.TRACE_REPLY: SendClass.INTERACTIVE,
     Kind.SHARE: SendClass.INTERACTIVE,
@@ -99,6 +102,7 @@ class Copy(NamedTuple):
     attempt: int = 0
     avoid: bytes = b""
     shared: Shared | None = None
+    flags: int = Flags.NONE
 
 
 class Sealer:
@@ -152,6 +156,7 @@ class Sealer:
             key_id=key.key_id,
             reply_to=reply_to,
             attempt=min(copy.attempt, 0xFFFF),
+            flags=copy.flags,
             send_class=SendClass.BULK if _is_bulk(kind, len(plain)) else CLASS_OF[kind],
         )
         head = header.pack()

@@ -273,6 +273,8 @@ class NodeSettings:
     outbox_bytes: int = 256 << 20
     outbox_messages: int = 50_000
     outbox_per_stack: int = 10_000
+    park_bytes: int = 0
+    """What this stack keeps on its disk for others that are away; 0 is nothing."""
     inbox_bytes: int = 256 << 20
     inbox_messages: int = 50_000
     inbox_per_ci: int = 10_000

@@ -62,6 +62,8 @@ def status(node: Node) -> dict[str, Any]:
             "inbox": len(node.durable.inbox),
             "inbox_bytes": node.durable.inbox.held_bytes,
             "answers": node.durable.inbox.unconfirmed,
+            "parked": len(node.durable.parking),
+            "parked_bytes": node.durable.parking.held_bytes,
             "dead_letters": node.durable.inbox.dead_letters,
             "blobs_lacking": node.blobs.lacking,
         },

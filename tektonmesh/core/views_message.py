@@ -16,6 +16,7 @@ from tektonmesh.core.envelope import FLOW, TRACE_AT, read_mutable, shorts_of
 from tektonmesh.core.incoming import Incoming, Stage
 from tektonmesh.core.lanes import Kept, Lane
 from tektonmesh.core.outgoing import Outgoing
+from tektonmesh.core.parking import Parked
 from tektonmesh.core.pending import Pending
 from tektonmesh.core.reasons import reason
 from tektonmesh.core.types import ID_SIZE, StackId, short_id
@@ -219,13 +220,29 @@ def _taken(node: Node, taken: Taken) -> dict[str, Any]:
 
 
 def _relayed(node: Node, msg_id: bytes) -> list[dict[str, Any]]:
-    """The copies that this stack passed on, or is about to, and still answers for."""
-    return [
+    """The copies that this stack passed on, or is about to, and still answers for, and what it
+    keeps for a stack that is away."""
+    parked = [_parked(node, parked) for parked in node.durable.parking.with_id(msg_id)]
+    return parked + [
         _kept(node, lane, seq, kept)
         for lane in node.forwarding.lanes()
         for seq, kept in lane.kept.items()
         if kept.data[MSG_ID] == msg_id and kept.back is not None
     ]
+
+
+def _parked(node: Node, parked: Parked) -> dict[str, Any]:
+    label = node.names.label
+    to = label(parked.stack)
+    standing = node.durable.courier.standing(parked)
+    why = _no_way(node, parked.stack) if standing.blocked else f"{to} has not said that it has it."
+    return _attempts(node, parked.attempts) | {
+        "from": label(parked.key[0]),
+        "to": to,
+        "via": node.names.label(node.env.me),
+        "left_s": round(parked.ttl_s(node.env.now), 3),
+        "waits": _waits("a way" if standing.blocked else "a receipt", why),
+    }
 
 
 def _kept(node: Node, lane: Lane, seq: int, kept: Kept) -> dict[str, Any]:

@@ -464,6 +464,7 @@ def settings_of(
         share_default=config.share_default,
         relay=config.relay,
         padding=config.padding,
+        park_bytes=int(config.park_bytes),
         # Where the secret alone does not admit, it still opens the door to the pending list.
         extra={
             "admission": "secret" if config.admission == "secret" else "approve",

@@ -33,3 +33,14 @@ class LateCi:
     def answer_all(self) -> None:
         for line in self.asked:
             self.stream.say(id=line["id"], result={"body": "done"})
+
+
+def streamed(caller: Connection) -> str:
+    """The streamed reply to call 1."""
+    said = ""
+    while True:
+        line = caller.hear()
+        if line.get("method") == "reply.chunk":
+            said += line["params"]["data"]
+        elif line.get("id") == 1:
+            return said + str(line["result"]["body"])

@@ -13,6 +13,7 @@ from typing import Any
 
 from tests.e2e.keeper_ci import lines_of
 from tests.e2e.stacks import Mesh, Stack, wait_until
+from tests.e2e.test_durable import on_fixed_port
 from tests.failures.chaos import Wire
 
 FAULTY = Path(__file__).with_name("faulty_daemon.py")
@@ -50,7 +51,7 @@ class Diamond:
             for other in LINKS[stack.name]:
                 if self.mesh.stacks[other].port:  # it runs already
                     self.join(stack, self.mesh.stacks[other])
-            stack.start()
+            on_fixed_port(stack.start())
         self.kept = self.d.start_keeper("keeper")
         self.settle()
 

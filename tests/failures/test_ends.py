@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e.stacks import Connection, Mesh, pause, wait_until
-from tests.failures.late_ci import LateCi
+from tests.failures.late_ci import LateCi, streamed
 from tests.failures.shape import Diamond, Idle, make_faulty, shown
 
 PHASES = ("before it left", "on its way", "at the CI", "while it streams")
@@ -112,19 +112,8 @@ def test_a_stream_that_goes_over_a_relays_quota_arrives_whole_if_late(mesh: Mesh
         answers = [others.hear() for _ in range(400)]
         codes = {a["error"]["data"]["code"] if "error" in a else "ok" for a in answers}
         assert "busy" in codes and codes <= {"busy", "ok", "timeout"}
-        assert whole(caller) == "".join(parts) + "end"
+        assert streamed(caller) == "".join(parts) + "end"
     relay = m.status()["relay"]
     shown(entry="quota in mid-stream", relay=relay)
     assert relay["refused"]["quota"] == sum(relay["over_quota"].values()) > 0
     assert "over their quota: " in m.cli("status").out
-
-
-def whole(caller: Connection) -> str:
-    """The streamed reply to call 1."""
-    said = ""
-    while True:
-        line = caller.hear()
-        if line.get("method") == "reply.chunk":
-            said += line["params"]["data"]
-        elif line.get("id") == 1:
-            return said + str(line["result"]["body"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import time
 
 import pytest
 
-from tests.e2e.stacks import wait_until
+from tests.e2e.stacks import pause, wait_until
+from tests.failures.late_ci import LateCi, streamed
 from tests.failures.shape import Diamond, Flow, shown
 
 RATE = 200.0
@@ -49,6 +51,40 @@ def test_a_link_that_flaps_once_a_second_loses_and_doubles_nothing(diamond: Diam
     handed = diamond.handed_out()
     assert [handed.get(body) for body in flow.bodies()] == [1] * flow.total
     assert flow.p99_ms() <= 1000.0
+
+
+@pytest.mark.failure("stream-cut")
+def test_a_stream_that_is_cut_at_20_offsets_while_a_relay_restarts_has_identical_bytes(
+    diamond: Diamond,
+) -> None:
+    chance = random.Random(2)
+    whole = "".join(f"{number:05}" + "x" * 1019 for number in range(400))
+    cuts = sorted(chance.sample(range(1, 400), 20))
+    restarted = diamond.relays[diamond.used()]
+    with diamond.d.connect() as connection, diamond.a.connect() as caller:
+        late = LateCi(connection, "cut")
+        wait_until("cut@d on a", lambda: "cut@d" in diamond.a.cis(), within_s=5)
+        asked = {"to": "cut@d", "body": "", "stream": True, "timeout_s": 60}
+        caller.say(id=1, method="send", params=asked)
+        late.take(1)
+        number = late.asked[0]["id"]
+        for at in range(400):
+            part = {"id": number, "data": whole[1024 * at : 1024 * (at + 1)]}
+            late.stream.say(method="reply.chunk", params=part)
+            if at in cuts:
+                wire = chance.choice(list(diamond.wires.values()))
+                wire.cut()
+                pause(0.05)
+                wire.heal()
+            if at == cuts[10]:
+                restarted.kill()
+                restarted.spawn()
+            pause(0.005)
+        late.stream.say(id=number, result={"body": "end"})
+        said = streamed(caller)
+    restarted.wait_ready()
+    shown(entry="stream cut", bytes=len(said), cuts=len(cuts))
+    assert said == whole + "end"
 
 
 @pytest.mark.failure("both-ends-over-window")

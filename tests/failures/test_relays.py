@@ -55,7 +55,8 @@ def test_an_edge_that_one_end_makes_up_attracts_nothing(diamond: Diamond) -> Non
 
     wait_until("a knows what b says, and that d does not", praised, within_s=10)
     for _ in range(20):
-        assert diamond.a.rpc("send", to="keeper@d", body="x")["path"] == ["a", "c", "d"]
+        path = diamond.a.rpc("send", to="keeper@d", body="x")["path"]
+        assert path[-2:] == ["c", "d"], "the only edges to d that both ends sign"
 
 
 @pytest.mark.failure("receipts-lost")

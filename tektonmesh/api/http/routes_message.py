@@ -24,7 +24,7 @@ _UNSAID = ("", "application/x-www-form-urlencoded")
 """What `curl -d` says of any body; nobody means it."""
 _OWN_KEYS = (
     *("from", "timeout_s", "content_type", "no_reply", "durable", "ttl_s"),
-    *("idempotent", "conversation"),
+    *("may_park", "idempotent", "conversation"),
 )
 
 

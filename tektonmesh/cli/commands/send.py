@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     metavar="S",
     help="With --no-wait: seconds it is worth delivering (a day; at most 7).",
 )
+@click.option(
+    "--may-park",
+    is_flag=True,
+    help="With --no-wait: a stack that consents may keep it while its destination is away.",
+)
 @click.option("--key", metavar="KEY",
               help="Sending again with the same key is the same message again.")  # fmt: skip
 @click.option(
@@ -62,11 +67,14 @@ def command(where: Where, target: str, text: tuple[str, ...], **options: Any) ->
     no_wait, ttl, key = options["no_wait"], options["ttl"], options["key"]
     if ttl is not None and not no_wait:
         raise LocalError("--ttl is only for --no-wait.", hint="--timeout is how long to wait.")
+    if options["may_park"] and not no_wait:
+        raise LocalError("--may-park is only for --no-wait.")
     body = _body_of(text, options["path"])
     chosen = {name: options[name] for name in ("timeout", "conversation", "idempotent")}
     with where.client() as client:
         if no_wait:
             kept = {"durable": True, "ttl_s": ttl, "idempotency_key": key}
+            kept["may_park"] = options["may_park"]
             _print_id(where, client.send(target, body, **chosen, **kept).id)
         elif where.json or key or target.startswith("team:"):
             # A reply that may have come before cannot be streamed.

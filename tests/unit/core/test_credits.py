@@ -17,6 +17,7 @@ from tektonmesh.core.credits import (
     Grant,
 )
 from tektonmesh.core.envelope import KIND_AT, Kind
+from tektonmesh.core.ids import show_id
 from tektonmesh.core.messages import Forward
 from tektonmesh.core.streams import UNSETTLED_MAX
 from tests.network import Member, Network
@@ -162,6 +163,9 @@ def test_a_stack_that_sends_beyond_its_credit_breaks_the_protocol_of_that_stream
     say(network, b, 65 * KIB)
     assert a.error(ticket)["code"] == "protocol"
     assert b.of(fx.CancelDelivery)
+    [struck] = a.notices("peer_struck")
+    assert struck["id"] == show_id(b.id) and "more of the reply than" in struck["reason"]
+    assert a.node.env.counts.strikes == 1 and not b.notices("peer_struck")
     other = a.send("poet@b", stream=True)
     network.run(0.1)
     say(network, b, 10 * KIB)

@@ -146,6 +146,8 @@ def test_status_has_the_shape_of_the_contract() -> None:
         "inbox": 0,
         "inbox_bytes": 0,
         "answers": 0,
+        "parked": 0,
+        "parked_bytes": 0,
         "dead_letters": 0,
         "blobs_lacking": 0,
     }

@@ -232,6 +232,7 @@ MESSAGES: list[msg.Message] = [
     msg.Prune(),
     msg.Forward(1, b"envelope"),
     msg.HopAck(7),
+    msg.LinkCredit(1 << 20),
     msg.Settled((1, 2, 3)),
     msg.Released(9, "unreachable", (b"12345678",)),
     msg.Spread((5, 9), (b"head one", b"head two"), b"what both share"),
