@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -15,9 +16,11 @@ from mcp.client.streamable_http import streamable_http_client
 
 from scripts.benchmarks.figures import Figure, middle, quantile
 from scripts.benchmarks.fleet import fleet, processes
+from tests.e2e.hosts import attach, host, said
 from tests.e2e.stacks import Stack, wait_until
 
 TEXT = "x" * 100
+PAUSES = 14
 SERVER = Path(__file__).with_name("mcp_server.py")
 
 
@@ -82,3 +85,41 @@ def mcp(*, quick: bool) -> Iterator[Figure]:
 
 def knows(stack: Stack) -> bool:
     return "echo@d" in stack.cis() and bool(stack.rpc("tools", ci="echo@d"))
+
+
+def silence(*, quick: bool) -> Iterator[Figure]:
+    """Two calls over a link that last for nearly the 15 min that a call may: the server of one
+    says something every 62 s, that of the other nothing before its end. What they took beyond."""
+    pause = 1 if quick else 62
+    with fleet() as mesh:
+        a, b = mesh.chain("ab")
+        attach(b, "slow")
+        wait_until(
+            "the tool", lambda: any(it["ci"] == "slow@b" for it in a.rpc("tools")), within_s=30
+        )
+        told, took = trio.run(both, a, pause)
+    seconds = PAUSES * pause
+    yield Figure("silence", "silences of a minute, beyond", took["pauses"] - seconds, "s", 1)
+    yield Figure("silence", "progress that was heard", told, "times", 1)
+    yield Figure("silence", "one silence, beyond", took["sleep"] - seconds, "s", 1)
+
+
+async def both(stack: Stack, pause: int) -> tuple[int, dict[str, float]]:
+    """How often progress was heard, and the seconds of each call."""
+    told: list[float] = []
+    took: dict[str, float] = {}
+
+    async def heard(done: float, _total: float | None, _words: str | None) -> None:
+        told.append(done)
+
+    async def call(name: str, **arguments: int) -> None:
+        began = time.perf_counter()
+        async with host(stack, "/mcp/ci/slow@b", patience_s=1000.0) as client:
+            done = await client.call_tool(name, arguments, progress_callback=heard)
+        assert said(done) == "done", done
+        took[name] = time.perf_counter() - began
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(call, "pauses", seconds=pause, times=PAUSES))
+        nursery.start_soon(partial(call, "sleep", seconds=PAUSES * pause))
+    return len(told), took

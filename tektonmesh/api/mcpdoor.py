@@ -37,11 +37,14 @@ Params = Mapping[str, Any]
 
 
 class Wanted(NamedTuple):
-    """The face that a connection wants. `said` tells that its first line said only that."""
+    """The face that a connection wants. `said` tells that its first line said only that; `sender`
+    is the CI of this stack whose host it is, by the `token` of its registration."""
 
     ci: str = ""
     view: str = ""
     said: bool = False
+    sender: str = ""
+    token: str = ""
 
 
 def face_of(line: bytes) -> Wanted | None:
@@ -57,7 +60,10 @@ def face_of(line: bytes) -> Wanted | None:
     method, params = found.get("method"), found.get("params")
     params = params if isinstance(params, dict) else {}
     if method == SAY_FACE and "id" not in found:
-        return Wanted(str(params.get("ci") or ""), str(params.get("view") or ""), said=True)
+        ci, view, sender, token = (
+            str(params.get(word) or "") for word in ("ci", "view", "from", "token")
+        )
+        return Wanted(ci, view, said=True, sender=sender, token=token)
     meta = params.get("_meta")
     modern = isinstance(meta, dict) and _VERSION_KEY in meta
     return Wanted() if modern or method in _OPENERS else None
@@ -87,9 +93,11 @@ class McpDoor:
         found: list[dict[str, Any]] = (await self._asking()).listing(kind, params)
         return found
 
-    async def call(self, params: Params, _caller: Caller) -> dict[str, Any]:
-        """`{"ref", "arguments"?}`: call a tool, get a prompt or read a resource."""
-        found: dict[str, Any] = await (await self._asking()).call(params)
+    async def call(self, params: Params, caller: Caller) -> dict[str, Any]:
+        """`{"ref", "arguments"?, "from"?, "token"?, "within"?}`: call a tool, get a prompt or read
+        a resource; `within` is the id of the call that it is made for."""
+        sender = self._operations.sender_of(params, caller)
+        found: dict[str, Any] = await (await self._asking()).call(params, sender)
         return found
 
     async def approve(self, params: Params, caller: Caller) -> dict[str, Any]:
@@ -151,9 +159,17 @@ class McpDoor:
     async def _run(self, task_status: trio.TaskStatus[Hub] = trio.TASK_STATUS_IGNORED) -> None:
         daemon = self._operations.daemon
         library = await trio.to_thread.run_sync(_load)
-        async with library.open_hub(daemon, self._operations.figures.used, self.links) as hub:
+        used = self._operations.figures.used
+        async with library.open_hub(daemon, used, self.speaks, links=self.links) as hub:
             task_status.started(hub)
             await trio.sleep_forever()
+
+    def speaks(self, sender: str, token: str) -> str:
+        """The name of the CI of this stack for which a host speaks. Raises LocalError if it does
+        not."""
+        from tektonmesh.api.operations import Caller
+
+        return self._operations.sender_of({"from": sender, "token": token}, Caller("mcp"))
 
     async def face(self, wanted: Wanted) -> Face:
         """Raises LocalError `not_found` for a CI or view that is not known."""
@@ -165,6 +181,8 @@ class McpDoor:
         from tektonmesh.wire import jsonrpc
 
         try:
+            if wanted.sender:
+                self.speaks(wanted.sender, wanted.token)
             face = await self.face(wanted)
         except MeshError as error:
             batch = await lines.read() or [b"{}"]
@@ -172,7 +190,7 @@ class McpDoor:
             lines.write(jsonrpc.write_error(number, error))
             return
         session: Any = importlib.import_module("tektonmesh.mcp.session")
-        await session.serve(face, lines)
+        await session.serve(face, lines, session.Said(wanted.sender, wanted.token))
 
 
 def _id_of(line: bytes) -> Any:

@@ -357,7 +357,7 @@ class Operations:
         )
         assert timeout_s is not None
         content_type = validate.text(params, "content_type", default=TEXT, size_max=100)
-        sender = self._sender(params, caller)
+        sender = self.sender_of(params, caller)
         if stream and params.get("durable"):
             raise validate.field_error("durable", "is not taken with a streamed reply")
         options: dict[str, Any] = {}
@@ -378,7 +378,7 @@ class Operations:
 
         return make
 
-    def _sender(self, params: Params, caller: Caller) -> str:
+    def sender_of(self, params: Params, caller: Caller) -> str:
         """Whom the message is from: a connection speaks for the CIs it attached; for another CI
         of this stack it takes that one's token."""
         named = validate.text(params, "from", default="", size_max=TARGET_SIZE_MAX)

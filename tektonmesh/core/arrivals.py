@@ -14,7 +14,7 @@ from functools import partial
 from tektonmesh.core.answering import GRACE_S, Answering, RemoteReplier
 from tektonmesh.core.ci import CALL_TYPE, Ci, key_of
 from tektonmesh.core.dedup import Taken
-from tektonmesh.core.envelope import Envelope, Kind
+from tektonmesh.core.envelope import Envelope, Header, Kind
 from tektonmesh.core.forwarding import FULL
 from tektonmesh.core.handouts import Handouts, Parcel
 from tektonmesh.core.machine import Env
@@ -57,6 +57,8 @@ class Arrivals:
         self.durable: Callable[[Envelope, Body], None] = lambda _envelope, _body: None
         """Takes those that are marked as durable."""
         self.durable_cancel: Callable[[Envelope], None] = lambda _envelope: None
+        self.check_call: Callable[[Header, Body], int] = lambda _header, _body: 0
+        """The depth of a call, if its stack vouches for it; raises DeliveryError otherwise."""
         self.durable_credit: Callable[[Envelope, Body], None] = lambda _envelope, _body: None
 
     # --- requests --------------------------------------------------------------------------------
@@ -103,8 +105,11 @@ class Arrivals:
         """Raises DeliveryError if it cannot be handed out."""
         source, msg_id = envelope.header.source, envelope.header.msg_id
         self._charge(source)
-        ci = self._ci_for(envelope, body)
-        parcel = self._parcel(envelope, body)
+        depth = 0
+        if text_of(body, "ct") == CALL_TYPE:
+            depth = self.check_call(envelope.header, body)
+        ci = self._ci_for(envelope, body, depth)
+        parcel = self._parcel(envelope, body)._replace(depth=depth)
         if one_way:
             self._handouts.hand_out(ci, parcel, NoReplier())
             self._answering.dedup.add((source, msg_id), parcel.left_s)
@@ -122,14 +127,14 @@ class Arrivals:
         taken.avoid = envelope.avoid  # what led nowhere on the way here may not lead back either
         replier.start(taken)
 
-    def _ci_for(self, envelope: Envelope, body: Body) -> Ci:
+    def _ci_for(self, envelope: Envelope, body: Body, depth: int) -> Ci:
         """The CI that is meant, if the policy lets the origin speak to it. The body names the CI
         that asks, sealed by its stack, so no relay can put another one in its place."""
         name, sender = key_of(text_of(body, "to")), text_of(body, "from")
         size, ref = len(bytes_of(body, "body")), envelope.header.msg_id.hex()
         # A call says what it uses inside, so whoever serves it asks again (`mcp/serving`).
         verb = "discover" if text_of(body, "ct") == CALL_TYPE else "message"
-        act = Act(verb, name, caller_ci=sender, size=size, ref=ref)
+        act = Act(verb, name, caller_ci=sender, size=size, depth=depth, ref=ref)
         self._rights.require(envelope.header.source, act)
         ci = self._rights.cis.get(name)
         assert ci is not None, "nobody is let through to a CI that is not there"

@@ -11,7 +11,7 @@ import hashlib
 from base64 import b32encode
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from tektonmesh.core.types import Chance
 
@@ -57,15 +57,26 @@ def key_of(name: str) -> str:
     return name.lower()
 
 
+class Offered(NamedTuple):
+    """One item of a CI's catalogue, as far as the policy has to know it: `verb` is the act that
+    uses it ("tool.call:echo"), `digest` stands for all that is told of it, `tool_hash` for what
+    a grant may name, and `effects` says whether using it may change something."""
+
+    verb: str
+    digest: bytes
+    tool_hash: str = ""
+    effects: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class Ci:
     """A registration.
 
     `spec` is the validated one (docs/design/cis.md); `catalogue` what its MCP server offers, as a
-    reference to a blob, None while that is not known; `connection` the attached connection, None
-    while there is none; `problem` what the health check of its endpoint found wrong, empty while
-    it is well; `expires` the instant at which it is removed unless something is heard of it,
-    `heard` that of the last sign of life.
+    reference to a blob, None while that is not known, and `offered` its items; `connection` the
+    attached connection, None while there is none; `problem` what the health check of its endpoint
+    found wrong, empty while it is well; `expires` the instant at which it is removed unless
+    something is heard of it, `heard` that of the last sign of life.
     """
 
     spec: dict[str, Any]
@@ -73,6 +84,7 @@ class Ci:
     token_hash: bytes
     connection: int | None = None
     catalogue: dict[str, Any] | None = None
+    offered: tuple[Offered, ...] = ()
     problem: str = ""
     heard: float = 0.0
     expires: float = inf
@@ -158,7 +170,9 @@ class Ci:
         kept = {word: self.spec[word] for word in _KEPT}
         kept |= {word: self.spec.get(word) for word in _KEPT_LATER}
         row = {"spec": kept, "id": self.id, "token": self.token_hash}
-        return row if self.catalogue is None else row | {"catalogue": self.catalogue}
+        if self.catalogue is None:
+            return row
+        return row | {"catalogue": self.catalogue, "offered": [list(one) for one in self.offered]}
 
     def delivery_how(self) -> dict[str, Any]:
         """`how` for a `Deliver`, with the connection of an attached CI."""
@@ -182,4 +196,15 @@ def ci_of_row(row: Any) -> Ci | None:
     if not isinstance(ci_id, str) or not isinstance(token_hash, bytes):
         return None
     catalogue = row.get("catalogue")
-    return Ci(spec, ci_id, token_hash, catalogue=catalogue if isinstance(catalogue, dict) else None)
+    if not isinstance(catalogue, dict):
+        return Ci(spec, ci_id, token_hash)
+    return Ci(spec, ci_id, token_hash, catalogue=catalogue, offered=_offered_of(row.get("offered")))
+
+
+def _offered_of(rows: Any) -> tuple[Offered, ...]:
+    """The items as the row keeps them; those that are damaged are offered to nobody."""
+    whole = (row for row in (rows if isinstance(rows, list) else ()) if isinstance(row, list))
+    return tuple(Offered(*row) for row in whole if [type(it) for it in row] == _OFFERED)
+
+
+_OFFERED = [str, bytes, str, bool]

@@ -45,6 +45,8 @@ class Cis:
         """Told of a CI that is registered, or takes messages again."""
         self.went: Callable[[str, bool], None] = lambda _key, _remote: None
         """Told of a registration that ended."""
+        self.gossips: Callable[[], bool] = lambda: True
+        """Whether what CIs offer may be in a record that everybody reads; told by `usable`."""
         self._watchers: list[Callable[[], None]] = []
         self._saved = [(key, row) for (table, key), row in sorted(saved.items()) if table == "ci"]
 
@@ -140,16 +142,24 @@ class Cis:
         ci = self.get(command.ci)
         if ci is None or ci.mcp is None:
             raise LocalError(f"No CI '{command.ci}' has an MCP server here.", code="unknown_ci")
-        before, ci.catalogue = ci.catalogue, command.reference
-        if ci.catalogue != before:
+        before = ci.catalogue, ci.offered
+        ci.catalogue, ci.offered = command.reference, command.offered
+        changed = (ci.catalogue, ci.offered) != before
+        if changed:
             try:
                 self._publish(ci)
             except LocalError:
-                ci.catalogue = before
+                ci.catalogue, ci.offered = before
                 raise
             self.env.save("ci", ci.key.encode(), self.env.codec.pack(ci.row()))
             self.env.notice("catalogue_changed", ci=ci.name)
-        return {"name": ci.name, "changed": ci.catalogue != before}
+        return {"name": ci.name, "changed": changed}
+
+    def republish(self) -> None:
+        """Who may read what CIs offer has changed."""
+        for ci in self._cis.values():
+            if ci.catalogue is not None:
+                self._update(ci)
 
     # --- what happens to them --------------------------------------------------------------------
 
@@ -205,14 +215,16 @@ class Cis:
         spec["share"] = spec["share"] or settings.share_default
         if spec["lease_s"] is None:
             spec["lease_s"] = settings.ci_lease_s
-        return Ci(
+        ci = Ci(
             spec,
             old.id if old is not None else self.env.chance.randbytes(16).hex(),
             hash_token(token),
             connection=command.connection if spec["how"]["kind"] == "attached" else None,
-            # The same server offers the same until it is asked again.
-            catalogue=old.catalogue if old is not None and old.mcp == spec.get("mcp") else None,
         )
+        if old is not None and old.mcp == spec.get("mcp"):
+            # The same server offers the same until it is asked again.
+            ci.catalogue, ci.offered = old.catalogue, old.offered
+        return ci
 
     def _insert(self, ci: Ci) -> None:
         assert ci.key not in self._cis
@@ -265,7 +277,7 @@ class Cis:
         elif self._owner.get(key) is not None:
             self._owner.delete(key)
         catalogue = ci.catalogue_record() if ci.remote else None
-        if catalogue is not None:
+        if catalogue is not None and self.gossips():
             self._owner.put(f"catalog/{ci.key}", catalogue)
         else:
             self._owner.delete(f"catalog/{ci.key}")

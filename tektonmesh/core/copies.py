@@ -50,6 +50,8 @@ class Waiters(Protocol):
 
     def received(self, pending: Pending) -> None: ...
 
+    def set_aside(self, pending: Pending) -> None: ...
+
     def fail(self, pending: Pending, code: str, detail: str) -> None: ...
 
 
@@ -132,6 +134,8 @@ class Copies:
             body["cr"] = pending.grant.limit
         if pending.one_way:
             body["nr"] = True
+        if pending.signature:
+            body |= {"dp": pending.depth, "sg": pending.signature}
         return body
 
     def _no_way(self, pending: Pending) -> None:
@@ -167,6 +171,8 @@ class Copies:
         assert pending.flying >= 0, "each copy comes back once"
         pending.doubt = pending.doubt or not is_certain(code)
         pending.busy = code in ("busy", "quota", FULL)
+        if code == FULL:
+            self._waiters.set_aside(pending)
         if pending.received or code == FULL:
             return
         if attempt.avoid:

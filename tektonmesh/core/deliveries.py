@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from tektonmesh.core.answering import Answering
 from tektonmesh.core.arrivals import Arrivals
-from tektonmesh.core.ci import Ci
+from tektonmesh.core.assertions import Assertions
+from tektonmesh.core.ci import CALL_TYPE, Ci
 from tektonmesh.core.cis import Cis
 from tektonmesh.core.dedup import Dedup
 from tektonmesh.core.envelope import Kind
@@ -48,6 +49,7 @@ class Deliveries:
         self.rights = rights
         self._handouts = self.handouts = Handouts(env)
         answering = self.answering = Answering(env, self.sealer, self.posts, forwarding, Dedup(env))
+        self.assertions = Assertions(env, replica)
         arrivals = self.arrivals = Arrivals(
             env,
             names,
@@ -56,6 +58,7 @@ class Deliveries:
             answering=answering,
             handouts=self._handouts,
         )
+        arrivals.check_call = self.assertions.check
         self._local: dict[int, tuple[int, Question, LocalReplier]] = {}
         forwarding.receive(Kind.REQUEST, arrivals.on_request)
         forwarding.receive(Kind.SHARED, arrivals.on_request)
@@ -88,22 +91,24 @@ class Deliveries:
         Raises DeliveryError `not_found`, `ci_offline` or `busy`.
         """
         ci = self.check_here(name)
-        msg_id = self.sealer.new_id()
+        msg_id = command.options.get("id") or self.sealer.new_id()
+        sender, depth = self._handouts.led_to(command.options.get("within", b""), command.sender)
         question = Question(
             ticket=command.ticket,
             msg_id=msg_id,
             stack=self.env.me,
             ci=ci.name,
-            sender=command.sender,
+            sender=sender,
             live=command.stream,
             started=self.env.now,
         )
         parcel = Parcel(
             msg_id=msg_id,
-            sender=command.sender or self.outcomes.address("", self.env.me),
+            sender=self._shown(sender, command.content_type),
             body=command.body,
             content_type=command.content_type,
             left_s=timeout_s,
+            depth=depth,
         )
         if command.options.get("no_reply"):
             self._handouts.hand_out(ci, parcel, NoReplier())
@@ -114,6 +119,12 @@ class Deliveries:
         replier = LocalReplier(self.outcomes, question, lambda: self._local.pop(ticket, None))
         self._local[ticket] = (self._handouts.hand_out(ci, parcel, replier), question, replier)
         self.outcomes.begun(question)
+
+    def _shown(self, sender: str, content_type: str) -> str:
+        """A local sender as its CI reads it. Whoever serves calls looks at the stack of each."""
+        if sender and content_type != CALL_TYPE:
+            return sender
+        return self.outcomes.address(sender, self.env.me)
 
     def cancel_local(self, ticket: int) -> bool:
         """Whether `ticket` waited for a local CI; it does not any more."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from tektonmesh.core.answering import NACK_WITHIN_S, Answering
+from tektonmesh.core.assertions import check_lasting
 from tektonmesh.core.ci import key_of
 from tektonmesh.core.cis import Cis
 from tektonmesh.core.commits import Commits
@@ -32,7 +33,7 @@ from tektonmesh.core.names import NAME
 from tektonmesh.core.offers import Offers
 from tektonmesh.core.outbox import Outbox
 from tektonmesh.core.outcomes import COLLECT_MAX
-from tektonmesh.core.outgoing import Outgoing
+from tektonmesh.core.outgoing import Letter, Outgoing
 from tektonmesh.core.parking import Parking
 from tektonmesh.core.policy import Act
 from tektonmesh.core.pulls import Pulls
@@ -79,6 +80,7 @@ class Durable(Voice):
         self.outbox.confirm = self._confirm
         self.outbox.deliver_here = self._deliver_here
         self.inbox.permit = self._permit
+        self.outbox.permit = self._permit_use
         self._cis, self._rights = cis, deliveries.rights
         self._sealer = deliveries.sealer
         self._forwarding = forwarding
@@ -195,8 +197,12 @@ class Durable(Voice):
         header = envelope.header
         sender = text_of(body, "from")
         key = header.source, header.msg_id
-        if sender and NAME.fullmatch(sender.lower()) is None:
-            self.nack(key, "bad_request", "The name of the sender is malformed.", "released")
+        try:
+            if sender and NAME.fullmatch(sender.lower()) is None:
+                raise LocalError("The name of the sender is malformed.")
+            check_lasting(text_of(body, "ct"))
+        except LocalError as error:
+            self.nack(key, error.code.name, error.detail, "released")
             return
         ttl_max_ms = int(self.env.settings.durable_ttl_max_s * 1000.0)
         note = Note(
@@ -212,14 +218,19 @@ class Durable(Voice):
         left_s = max(1, number_of(body, "left", ttl_max_ms)) / 1000.0
         self.inbox.take(key, note, left_s, number_of(body, "low", TIME_MAX), envelope.trace)
 
-    def _permit(self, source: StackId, note: Note) -> None:
+    def _permit(self, key: Key, note: Note) -> None:
         """The policy, once for each message: a repeat gets what the first copy got. A CI that is
         away has no policy of its own; only our own mesh may leave messages for it."""
+        source, msg_id = key
         away = self._cis.get(note.ci) is None and self._rights.is_own(source)
         if source != self.env.me and not away:
-            size = len(note.body) if note.large is None else note.large.size
-            act = Act("message", note.ci, caller_ci=note.sender, size=size)
-            self._rights.require(source, act)
+            self._rights.require(source, _act(note, note.ci, msg_id))
+
+    def _permit_use(self, msg_id: bytes, letter: Letter) -> None:
+        """The import policy, once for each message as well."""
+        if letter.stack != self.env.me:
+            act = _act(letter, letter.ci, msg_id)
+            self._rights.require_use(letter.stack, act)
 
     def _deliver_here(self, item: Outgoing) -> None:
         """From this stack to one of its own CIs."""
@@ -414,3 +425,9 @@ def _large_of(key: Key, body: Body) -> Large | None:
     """The large body that a request of another stack names."""
     size, root = number_of(body, "ls", SIZE_MAX), bytes_of(body, "lr")
     return Large(name_at(*key), size, root) if size else None
+
+
+def _act(said: Note | Letter, ci: str, msg_id: bytes) -> Act:
+    """A message as the policy and both audit logs see it."""
+    size = len(said.body) if said.large is None else said.large.size
+    return Act("message", ci, caller_ci=said.sender, size=size, ref=msg_id.hex())

@@ -74,6 +74,8 @@ class Deliver:
     deadline_s: float
     """Seconds the CI has left to answer."""
     attempt: int
+    depth: int = 0
+    """How many calls led to this one, if it is one, by the word of the calling stack."""
     large: Large | None = None
     """A body that is in a file; `body` is empty then."""
     reply_from: int | None = None

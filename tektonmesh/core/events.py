@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tektonmesh.core.ci import Offered
 from tektonmesh.core.frozen import frozen
 from tektonmesh.core.messages import Message
 from tektonmesh.core.types import LinkId, SignedKeyDoc, StackId
@@ -169,17 +170,21 @@ class CiHealth:
 @frozen
 class SetCatalogue:
     """What the MCP server of a local CI offers: {"hash", "length", ...} of the blob that lists it,
-    which was put in before; None while it offers nothing (docs/design/mcp.md)."""
+    which was put in before; None while it offers nothing (docs/design/mcp.md). `offered` are the
+    items of that list, for the policy."""
 
     ticket: int
     ci: str
     reference: dict[str, Any] | None
+    offered: tuple[Offered, ...] = ()
 
 
 @frozen
 class SendMessage:
     """Send to a CI, local or remote; the answer is the reply. `stream` asks for `AnswerChunk`s.
-    `sender` is the local CI that sends, or empty for a person."""
+    `sender` is the local CI that sends, or empty for a person. Of the options, a call of MCP has
+    `id`, as `Sealer.new_id` makes them, `act`, what it does in the words of the policy, and
+    `within`, the id of the call that it is made for."""
 
     ticket: int
     target: str

@@ -49,7 +49,7 @@ from tektonmesh.core.machine import Env
 from tektonmesh.core.messages import Forward, HopAck, LinkCredit, Released, Settled
 from tektonmesh.core.neighbours import Neighbours
 from tektonmesh.core.paths import Paths
-from tektonmesh.core.relaying import Relaying
+from tektonmesh.core.relaying import Relaying, spent
 from tektonmesh.core.releases import is_certain
 from tektonmesh.core.replica import Replica
 from tektonmesh.core.routes import Routes
@@ -118,13 +118,11 @@ class Forwarding:
         return min((self._paths.cost(destination) or 0) / 1000.0, ROUND_TRIP_MAX_S)
 
     def path(self, destination: StackId, avoid: bytes = b"") -> list[StackId]:
-        """The way of an own envelope as this node sees it, both ends included; empty if there is
-        none."""
+        """The way of an own envelope as seen here, both ends included; empty if there is none."""
         return self._routes.path(destination, avoid)
 
     def detour(self, destination: StackId, avoid: bytes) -> bytes:
-        """What the next copy should avoid when nothing was heard of the last, which had `avoid`;
-        the word of the hops, who may lie, is not asked."""
+        """What the next copy should avoid when nothing was heard of the last, which had `avoid`."""
         return self._routes.detour(destination, avoid)
 
     def lanes(self) -> list[Lane]:
@@ -333,18 +331,11 @@ class Forwarding:
 
     def _refusal(self, data: bytes, mutable: Mutable, transit_ms: int) -> str:
         """Why this envelope may not pass here; empty if it may."""
-        if mutable.hops_left < 1 or mutable.n_trace >= ENTRIES_MAX:
-            return "hops"
-        if mutable.tries_left < 1:
-            return "tries"
-        if len(data) > RELAY_SIZE_MAX:
-            return "too_large"
-        key = data[KEY]
-        if self._short in data[TRACE_AT : mutable.trace_end] or self._was_here(key):
+        code = spent(data, mutable, transit_ms)
+        if code:
+            return code
+        if self._short in data[TRACE_AT : mutable.trace_end] or self._was_here(data[KEY]):
             return "duplicate"
-        ttl_ms = int.from_bytes(data[TTL])
-        if mutable.age_ms + transit_ms >= ttl_ms:
-            return "expired"
         if self.queued_bytes + len(data) > self.env.settings.relay_queue_bytes:
             return "busy"
         if not self._routes.knows(data) and not self.relaying.consents(data):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from tektonmesh.core.ci import Ci
+from tektonmesh.core.ci import CALL_TYPE, Ci, key_of
 from tektonmesh.core.effects import CancelDelivery, Deliver
 from tektonmesh.core.large import Large
 from tektonmesh.core.machine import Env
@@ -19,7 +19,8 @@ from tektonmesh.errors import CODES, DeliveryError, LocalError, MeshError
 
 
 class Parcel(NamedTuple):
-    """A message for a CI. `sender` is an address for people, `left_s` the time it has."""
+    """A message for a CI. `sender` is an address for people, `left_s` the time it has, `depth` how
+    many calls led to it if it is one."""
 
     msg_id: bytes
     sender: str
@@ -27,6 +28,7 @@ class Parcel(NamedTuple):
     content_type: str
     left_s: float
     attempt: int = 0
+    depth: int = 0
     large: Large | None = None
     reply_from: int | None = None
 
@@ -34,12 +36,15 @@ class Parcel(NamedTuple):
 class Delivery(Waiting):
     """One message in the hands of one CI."""
 
-    __slots__ = ("ci", "deadline", "number", "replier")
+    __slots__ = ("ci", "deadline", "depth", "msg_id", "name", "number", "replier")
 
-    def __init__(self, number: int, ci: str, deadline: float, replier: Replier) -> None:
+    def __init__(self, number: int, ci: Ci, parcel: Parcel, deadline: float, replier: Replier):
         super().__init__()
         self.number = number
-        self.ci = ci
+        self.ci = ci.key
+        self.name = ci.name
+        self.msg_id = parcel.msg_id
+        self.depth = parcel.depth
         self.deadline = deadline
         self.replier = replier
 
@@ -74,6 +79,8 @@ class Handouts:
         self.env = env
         self._open: dict[int, Delivery] = {}
         self._per_ci: dict[str, int] = {}
+        self._calls: dict[bytes, Delivery] = {}
+        """Those that are calls of MCP, by their id."""
         self._last = 0
         self.closed = False
         """This stack is about to leave: CIs finish what they have and get nothing new."""
@@ -85,6 +92,16 @@ class Handouts:
     def in_hand(self, ci: Ci) -> int:
         """How many messages a CI has open."""
         return self._per_ci.get(ci.key, 0)
+
+    def led_to(self, within: bytes, sender: str) -> tuple[str, int]:
+        """Who makes a call or sends a message, and how many calls led to it. `within` is the id of
+        the call that it is made for, as the CI was told it, which so shows who it is. Of a CI that
+        does not say, everything may be for the longest chain that it has in hand."""
+        call = self._calls.get(within)
+        if call is not None and key_of(sender) in ("", call.ci):
+            return call.name, call.depth + 1
+        own = [one.depth + 1 for one in self._calls.values() if one.ci == key_of(sender)]
+        return sender, max(own, default=0)
 
     def hand_out(self, ci: Ci, parcel: Parcel, replier: Replier) -> int:
         """Give `parcel` to `ci`; the number of the delivery.
@@ -101,8 +118,10 @@ class Handouts:
         self._last += 1
         deadline = self.env.after(parcel.left_s)
         assert self._last not in self._open
-        delivery = Delivery(self._last, ci.key, deadline, replier)
+        delivery = Delivery(self._last, ci, parcel, deadline, replier)
         self._open[self._last] = delivery
+        if parcel.content_type == CALL_TYPE:
+            self._calls.setdefault(parcel.msg_id, delivery)
         self._per_ci[ci.key] = self._per_ci.get(ci.key, 0) + 1
         self._wheel.arm(delivery, deadline)
         self.env.emit(
@@ -116,6 +135,7 @@ class Handouts:
                 content_type=parcel.content_type,
                 deadline_s=parcel.left_s,
                 attempt=parcel.attempt,
+                depth=parcel.depth,
                 large=parcel.large,
                 reply_from=parcel.reply_from,
             )
@@ -176,6 +196,8 @@ class Handouts:
         if delivery is None:
             return None
         self._wheel.disarm(delivery)
+        if self._calls.get(delivery.msg_id) is delivery:
+            del self._calls[delivery.msg_id]
         left = self._per_ci[delivery.ci] - 1
         assert left >= 0
         if left:

@@ -74,7 +74,7 @@ class Inbox:
         self.turns: Turns
         self.pulls: Pulls
         self.label: Callable[[StackId], str] = lambda stack: stack.hex()
-        self.permit: Callable[[StackId, Note], None] = lambda _source, _note: None
+        self.permit: Callable[[Key, Note], None] = lambda _key, _note: None
         """Raises DeliveryError if the policy does not let that stack speak to that CI."""
         self.dead_letters = 0
         self._clock = clock
@@ -177,7 +177,7 @@ class Inbox:
             self._voice.nack(key, "ci_failed", ENDED_DETAIL, "indeterminate")
         else:
             try:
-                self._check(key[0], note)
+                self._check(key, note)
                 if self._is_lacking(key, note, left_s, (low_ms, trace)):
                     return
             except MeshError as error:
@@ -208,11 +208,11 @@ class Inbox:
         self.pulls.bring(key, note.large, left_s, again, failed)
         return True
 
-    def _check(self, source: StackId, note: Note) -> None:
+    def _check(self, key: Key, note: Note) -> None:
         """Raises MeshError if it cannot be taken: `not_found` or `refused`, for good; else for
         now."""
-        settings = self.env.settings
-        self.permit(source, note)
+        settings, source = self.env.settings, key[0]
+        self.permit(key, note)
         if (note.ci, source != self.env.me) not in self._known:
             raise DeliveryError(f"There is no CI '{note.ci}' on this stack.", code="not_found")
         self._commits.check()

@@ -50,8 +50,7 @@ from tektonmesh.core.types import Saved, StackId
 from tektonmesh.errors import DeliveryError, MeshError
 
 ROUTE_GRACE_S = 2.0
-"""A caller that waits is told so soon that nothing leads there; a message that was accepted
-waits."""
+"""A caller that waits is told so soon that nothing leads there; an accepted message waits."""
 RETRY_FULL_S, RETRY_AWAY_S = 5.0, 60.0
 """What a refused caller is told: a queue that drains, one whose stack is away. Guesses."""
 
@@ -77,6 +76,8 @@ class Outbox:
         """Tells the destination that its answer is safe here."""
         self.deliver_here: Callable[[Outgoing], None] = lambda _item: None
         """Takes a message to a CI of this stack."""
+        self.permit: Callable[[bytes, Letter], None] = lambda _msg_id, _letter: None
+        """Raises DeliveryError for a new message that the policy here forbids."""
         self._clock = clock
         self._graph = graph
         self._courier = courier
@@ -85,12 +86,11 @@ class Outbox:
         self._open: dict[bytes, Outgoing] = {}
         self._keys: dict[bytes, bytes] = {}
         self._counts: dict[StackId, int] = {}
-        self._bytes = 0
+        self._bytes = self._last_ms = 0
         self._ending: dict[bytes, None] = {}
         """Those whose end is not durable yet; after a crash they are open again."""
         self._unseen: dict[StackId, OrderedDict[bytes, None]] = {}
         """By stack, in the order of their ids, those of which no receipt came."""
-        self._last_ms = 0
         self._ends = Ends(env, clock, "outbox", self._span_of, self._expire)
         self._tickets: dict[int, Outgoing] = {}
         self._leaving = False
@@ -154,7 +154,8 @@ class Outbox:
         """Take a message over; its answer follows: that it is accepted once that is durable, or,
         without the option `durable`, its reply.
 
-        Raises DeliveryError `busy` or `leaving`, StoreError, LocalError `conflict`.
+        Raises DeliveryError `busy` or `leaving`, and what `permit` does; StoreError, LocalError
+        `conflict`.
         """
         if self._leaving:
             raise DeliveryError("This stack is leaving the mesh.", code="leaving")
@@ -180,6 +181,7 @@ class Outbox:
             large=command.options.get("large"),
         )
         msg_id = self._new_id(now_ms)
+        self.permit(msg_id, letter)
         item = self._make(msg_id, letter)
         self._insert(item)
         self._attach(item, command, timeout_s)

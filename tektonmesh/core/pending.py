@@ -29,11 +29,13 @@ class Pending(Waiting):
     the stacks its newest copy took, as far as known, `avoid` the short ids that it was to avoid.
     `act_at` is when to ask or send again, `route_until` how long to wait while no path exists (None
     while one does). `shared` is the body if it goes to many, `grant` how much of a streamed reply
-    may come.
+    may come, `aside` that its CI had no room for it. A call of MCP has a `depth` and its stack's
+    `signature` (`assertions`).
     """
 
     __slots__ = (
         "act_at",
+        "aside",
         "attempt",
         "attempts",
         "avoid",
@@ -43,6 +45,7 @@ class Pending(Waiting):
         "collected_size",
         "content_type",
         "deadline",
+        "depth",
         "doubt",
         "flying",
         "grant",
@@ -56,6 +59,7 @@ class Pending(Waiting):
         "resealed",
         "route_until",
         "shared",
+        "signature",
         "stream",
         "window",
     )
@@ -88,8 +92,10 @@ class Pending(Waiting):
         self.doubt = False
         self.busy = False
         self.received = False
-        self.resealed = False
+        self.resealed = self.aside = False
         self.shared: Shared | None = None
+        self.depth = 0
+        self.signature = b""
         self.grant: Grant | None = None
         self.stream = StreamIn()
         self.collected: list[bytes] = []
@@ -117,10 +123,15 @@ RECEIVED_MAX = 8192
 as many slow CIs as anybody runs."""
 
 
+ASIDE_MAX = 64
+"""One-way messages for one CI that it had no room for and that wait here; then more are refused."""
+
+
 class Window:
     """What is open towards one destination, what it has received and not answered, and what waits
     for room; all bounded. What it has takes no room from others: a slow CI or a caller that does
-    not read must not keep messages to the rest of its stack from leaving."""
+    not read must not keep messages to the rest of its stack from leaving. Nor may a full CI: what
+    it had no room for waits aside, a bounded number for each."""
 
     def __init__(self, settings: NodeSettings) -> None:
         self._messages_max = settings.window_messages
@@ -128,6 +139,7 @@ class Window:
         self._open: dict[bytes, Pending] = {}
         self._open_bytes = 0
         self._received: dict[bytes, Pending] = {}
+        self._aside: dict[str, int] = {}
         self._waiting: deque[Pending] = deque()
         self._waiting_bytes = 0
 
@@ -136,7 +148,9 @@ class Window:
 
     def enter(self, pending: Pending) -> bool:
         """Whether it may be sent now; else it waits. Raises DeliveryError `busy` if as much waits
-        as may be open."""
+        as may be open, or if its CI has no room."""
+        if pending.one_way and self._aside.get(pending.question.ci, 0) >= ASIDE_MAX:
+            raise DeliveryError(f"'{pending.question.ci}' has too many messages open.", code="busy")
         if not self._waiting and self._has_room(pending):
             self._take(pending)
             return True
@@ -155,7 +169,23 @@ class Window:
             self._waiting.remove(pending)
             self._waiting_bytes -= pending.size
         assert self._open_bytes >= 0 and self._waiting_bytes >= 0
+        if pending.aside:
+            self._count_aside(pending.question.ci, -1)
         return self._started()
+
+    def set_aside(self, pending: Pending) -> list[Pending]:
+        """Its CI had no room for it; those that may be sent now in its place, in order."""
+        if pending.aside:
+            return []
+        pending.aside = True
+        self._count_aside(pending.question.ci, 1)
+        return self.received(pending)
+
+    def _count_aside(self, ci: str, step: int) -> None:
+        count = self._aside.pop(ci, 0) + step
+        assert count >= 0, "a message is set aside once"
+        if count:
+            self._aside[ci] = count
 
     def received(self, pending: Pending) -> list[Pending]:
         """The destination has it; those that may be sent now in its place, in order."""

@@ -35,7 +35,8 @@ class Act:
     "tool.call:NAME", "resource.read:URI" or "prompt.get:NAME"; `ci` the key of the CI it concerns;
     `caller_ci` the CI that asks, as its stack says; `effects` whether a tool may change something;
     `depth` the calls that led to this one; `tool_hash` the digest of the tool as it is now; `ref`
-    the id of the message or call, by which the audit logs of both ends can be compared."""
+    the id of the message or call, by which the audit logs of both ends can be compared. `listing`
+    asks whether there is any way of doing it: how it is done, by whom and how often is left out."""
 
     verb: str
     ci: str = ""
@@ -45,6 +46,7 @@ class Act:
     effects: bool = True
     depth: int = 0
     ref: str = ""
+    listing: bool = False
 
     @property
     def kind(self) -> str:
@@ -209,7 +211,7 @@ def _right(act: Act, subject: Subject, now_ms: int, said: list[Rule]) -> Verdict
     code = "refused"
     for grant in subject.grants:
         flaw = _flaw(act, grant, now_ms)
-        if flaw is None and grant.id in subject.spent:
+        if flaw is None and grant.id in subject.spent and not act.listing:
             said.append(Rule(f"grant {grant.id}", None, "Its rate is used up for now."))
             code = "busy"
         elif flaw is None:
@@ -260,15 +262,27 @@ def _flaw(act: Act, grant: Grant, now_ms: int) -> str | None:
         return ""
     if grant.not_after_ms and now_ms >= grant.not_after_ms:
         return "It has expired."
+    if grant.tool_hash and act.tool_hash != grant.tool_hash:
+        return "The tool is not the one that was granted: its description changed."
+    return None if act.listing else _flaw_of_way(act, grant)
+
+
+def _flaw_of_way(act: Act, grant: Grant) -> str | None:
+    """The caveats that are about how an act is done, not about what is done."""
     if grant.size_max and act.size > grant.size_max:
         return f"It allows {grant.size_max} bytes; these are {act.size}."
     if grant.caller_ci and not _fits(act.caller_ci.lower(), grant.caller_ci):
         return f"It is for the caller {grant.caller_ci} only."
-    if grant.tool_hash and act.tool_hash != grant.tool_hash:
-        return "The tool is not the one that was granted: its description changed."
     if grant.depth_max >= 0 and act.depth > grant.depth_max:
         return f"It allows chains of {grant.depth_max} calls; this is call {act.depth}."
     return None
+
+
+def holds_all(subject: Subject) -> bool:
+    """Whether a stack may do everything with every public CI, by default or by its terms."""
+    mode = subject.terms.mode
+    full = mode == "full" and not subject.terms.shared_cis
+    return subject.role == "member" and (full or (subject.own and not mode))
 
 
 # --- the caller's side ---------------------------------------------------------------------------

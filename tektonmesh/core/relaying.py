@@ -12,7 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from tektonmesh.core.envelope import CLASS_AT, DESTINATION, SOURCE
+from tektonmesh.core.envelope import (
+    CLASS_AT,
+    DESTINATION,
+    ENTRIES_MAX,
+    RELAY_SIZE_MAX,
+    SOURCE,
+    TTL,
+    Mutable,
+)
 from tektonmesh.core.ids import show_id
 from tektonmesh.core.machine import Env
 from tektonmesh.core.neighbours import Neighbours
@@ -118,3 +126,15 @@ def _bound(known: dict[StackId, Value], key: StackId) -> None:
     """Make room for one more."""
     if key not in known and len(known) >= KNOWN_MAX:
         del known[next(iter(known))]
+
+
+def spent(data: bytes, mutable: Mutable, transit_ms: int) -> str:
+    """Why an envelope goes no farther, whoever has it: hops, tries, size or time are used up; empty
+    if they are not. `transit_ms` is what it took over the link that it came on."""
+    if mutable.hops_left < 1 or mutable.n_trace >= ENTRIES_MAX:
+        return "hops"
+    if mutable.tries_left < 1:
+        return "tries"
+    if len(data) > RELAY_SIZE_MAX:
+        return "too_large"
+    return "expired" if mutable.age_ms + transit_ms >= int.from_bytes(data[TTL]) else ""

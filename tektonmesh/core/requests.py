@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tektonmesh.core.assertions import check_lasting
+from tektonmesh.core.ci import CALL_TYPE
 from tektonmesh.core.copies import Copies
 from tektonmesh.core.credits import Credits
 from tektonmesh.core.deliveries import Deliveries
@@ -118,11 +120,7 @@ class Requests:
         wanted_s = command.timeout_s if command.timeout_s > 0 else settings.request_timeout_s
         timeout_s = min(wanted_s, settings.request_timeout_max_s)
         if self._durable is not None and (command.options.keys() & DURABLE_OPTIONS):
-            if stack != self.env.me:
-                large = command.options.get("large")
-                size = len(command.body) if large is None else large.size
-                act = Act("message", ci, caller_ci=command.sender, size=size)
-                self._deliveries.rights.require_use(stack, act)
+            check_lasting(command.content_type)
             self._durable.accept(command, stack, ci, timeout_s)
         elif stack == self.env.me:
             self._deliveries.send_local(command, ci, timeout_s)
@@ -191,17 +189,25 @@ class Requests:
 
     def _send_remote(self, command: SendMessage, stack: StackId, ci: str, timeout_s: float) -> None:
         assert command.ticket not in self._tickets, "a ticket is used once"
-        msg_id = self._sealer.new_id()
-        size, ref = len(command.body), msg_id.hex()
-        act = Act("message", ci, caller_ci=command.sender, size=size, ref=ref)
-        self._deliveries.rights.require_use(stack, act)
+        msg_id = command.options.get("id") or self._sealer.new_id()
+        deliveries, options = self._deliveries, command.options
+        sender, depth = deliveries.handouts.led_to(options.get("within", b""), command.sender)
+        act = Act(
+            options.get("act", "message"),
+            ci,
+            caller_ci=sender,
+            size=len(command.body),
+            depth=depth,
+            ref=msg_id.hex(),
+        )
+        deliveries.rights.require_use(stack, act)
         self._check_known(stack, ci)
         question = Question(
             ticket=command.ticket,
             msg_id=msg_id,
             stack=stack,
             ci=ci,
-            sender=command.sender,
+            sender=sender,
             live=command.stream,
             started=self.env.now,
         )
@@ -211,10 +217,13 @@ class Requests:
             command.body,
             command.content_type,
             deadline=self.env.after(timeout_s),
-            one_way=bool(command.options.get("no_reply")),
+            one_way=bool(options.get("no_reply")),
             window=window,
         )
-        pending.shared = command.options.get("shared")
+        pending.shared = options.get("shared")
+        if command.content_type == CALL_TYPE:
+            pending.depth = depth
+            pending.signature = deliveries.assertions.sign(question, command.body, depth)
         pending.grant = self._credits.open() if question.live else None
         try:
             may_go = window.enter(pending)
@@ -278,6 +287,11 @@ class Requests:
     def received(self, pending: Pending) -> None:
         """Its destination has it: its place in the window is free for the next."""
         for freed in pending.window.received(pending):
+            self.copies.begin(freed)
+
+    def set_aside(self, pending: Pending) -> None:
+        """Its CI has no room: it waits, and the next for the rest of the stack may go."""
+        for freed in pending.window.set_aside(pending):
             self.copies.begin(freed)
 
     def answer(self, pending: Pending, body: bytes) -> None:

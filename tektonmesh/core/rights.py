@@ -103,6 +103,17 @@ class Rights:
             raise DeliveryError("This stack asks too often for what it was granted.", code="busy")
         raise DeliveryError(f"This stack does not let yours do that ({act.kind}).", code="refused")
 
+    def holds_all(self, stack_id: StackId) -> bool:
+        """Whether that stack may do everything with every public CI of this one."""
+        return policy.holds_all(self.subject(stack_id))
+
+    def next_end_s(self) -> float | None:
+        """Seconds until the next grant expires; None if none does."""
+        now_ms = self._clock.now_ms()
+        ends = [grant.not_after_ms for _stack, grant in self._grants.values()]
+        left = [end - now_ms for end in ends if end > now_ms]
+        return min(left) / 1000.0 if left else None
+
     def check_use(self, stack_id: StackId, act: Act) -> Verdict:
         """Whether callers here may use this of another stack (the import policy)."""
         admitted = not self._trust.refuses(stack_id)
@@ -134,6 +145,8 @@ class Rights:
             "side": side,
             "rule": verdict.deciding.name,
         }
+        if act.depth:
+            data["depth"] = act.depth
         if verdict.code:
             data["code"] = verdict.code
         self.env.audit("allow" if verdict.allowed else "deny", **data)

@@ -7,7 +7,8 @@ source in the header is the stack that sealed it. It decides nothing about deliv
 
 Bodies, by kind (docs/design/forwarding.md):
     REQUEST  to, from (CI names), ct, body, left (ms to answer in), st (stream), nr (no reply),
-             cr (with st: up to which byte of the reply may be sent)
+             cr (with st: up to which byte of the reply may be sent); of a call of MCP also dp (how
+             many calls led to it), sg (its stack's signature, `assertions`)
     REPLY    body, ct, off (where `body` begins in the whole reply), tr (trace of the request),
              ld (messages that the CI has in hand)
     CHUNK    data, off            RECEIPT  tr, ld         CANCEL   nothing
@@ -18,7 +19,8 @@ Bodies, by kind (docs/design/forwarding.md):
     PARK     in (a packed envelope), left (ms that it is worth)
     SHARED   as REQUEST, with k and h (key and hash of the shared part) for body and ct; then the
              shared part: body, ct, locked with that key
-    SHARE    v (version), cis (the records that are shared with this partner alone)
+    SHARE    v (version), cis (the records that are shared with this partner alone), uses (what it
+             may use: say, the CIs it may speak to; lists, by CI a digest of what that offers it)
     WITNESS  a question has nothing, its answer n, h, at (the end of the asker's audit log)
 What durable messages add is listed in `durable`; with the setting `padding` every body has a
 filling, which nobody reads (`padding`).

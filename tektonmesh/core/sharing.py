@@ -2,14 +2,16 @@
 
 What is public is gossiped; what is for partners never enters a delta. Each partner gets one
 snapshot of all that is shared with it, as a sealed envelope that relays cannot read, whenever that
-changes, whenever the partner has started anew, and now and then in case one was lost. What comes
-from others is held in memory only, for as long as its owner is in the registry. Who is a partner
-for which CI is `core/policy`'s to decide; who may act on what it sees is asked again at every act.
+changes, whenever the partner has started anew, and now and then in case one was lost. What it may
+use goes along, where that is not plain (`core/usable`). What comes from others is held in memory
+only, for as long as its owner is in the registry. Who is a partner for which CI is `core/policy`'s
+to decide; who may act on what it sees is asked again at every act.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from tektonmesh.core.ci import key_of
 from tektonmesh.core.cis import Cis
@@ -22,21 +24,34 @@ from tektonmesh.core.policy import PARTNERS, Act
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.rights import Rights
 from tektonmesh.core.types import StackId
+from tektonmesh.core.usable import Usable, Uses, uses_of
 from tektonmesh.errors import LocalError, RemoteError
 
 SNAPSHOT_SIZE_MAX = 200 << 10
 """Bytes of records for one partner: what fits into one envelope with room to spare, some four
 hundred CIs. What is beyond is left out, and people are told."""
 SNAPSHOT_CIS_MAX = 4096
-OWNERS_MAX = 256
-"""Stacks of which we hold such records; each has chosen us by name."""
+HELD_SIZE_MAX = 50 << 20
+"""Bytes of all snapshots that are held here, as they came. A guess: 256 of the largest."""
+BATCH = 64
+"""Snapshots that are sealed in one turn: about 10 ms."""
 TRY_S = 600.0
 AGAIN_S = 600.0
 """A guess: a lost snapshot is noticed late, since the partner cannot know what it lacks."""
 PUSH = ("sharing", "push")
 AGAIN = ("sharing", "again")
+END = ("sharing", "end")
 
 Records = dict[str, dict[str, Any]]
+
+
+class Snapshot(NamedTuple):
+    """What one stack told this one alone, in so many bytes."""
+
+    version: int
+    records: Records
+    uses: Uses | None = None
+    size: int = 0
 
 
 class Sharing:
@@ -52,13 +67,16 @@ class Sharing:
         forwarding: Forwarding,
     ) -> None:
         self.env = env
+        self.usable = Usable(env, replica, cis, rights)
         self._replica = replica
         self._cis = cis
         self._rights = rights
         self._deliveries = deliveries
         self._told: dict[StackId, tuple[bytes, bytes]] = {}
-        self._held: dict[StackId, tuple[int, Records]] = {}
+        self._held: dict[StackId, Snapshot] = {}
+        self._size = 0
         self._version = 0
+        self._watchers: list[Callable[[StackId], None]] = []
         cis.watch(self._changed)
         rights.watch(lambda _stack_id: self._changed())
         forwarding.receive(Kind.SHARE, self._on_share)
@@ -67,10 +85,22 @@ class Sharing:
 
     def of(self, owner: StackId) -> Records:
         """The records that this owner shares with this stack alone, by the key of the CI."""
-        return self._held[owner][1] if owner in self._held else {}
+        return self._held[owner].records if owner in self._held else {}
 
     def record(self, owner: StackId, ci: str) -> dict[str, Any] | None:
         return self.of(owner).get(ci)
+
+    def uses(self, owner: StackId) -> Uses | None:
+        """What this stack may use of that owner, by its word. None if it said nothing and all is
+        plain: what is gossiped may be used."""
+        held = self._held.get(owner)
+        if held is not None and held.uses is not None:
+            return held.uses
+        return None if self._rights.is_own(owner) else Uses()
+
+    def watch(self, callback: Callable[[StackId], None]) -> None:
+        """`callback` runs when an owner said something else than before."""
+        self._watchers.append(callback)
 
     def _on_share(self, envelope: Envelope) -> str:
         """A snapshot of a partner. What is older than the one that is held says nothing."""
@@ -85,33 +115,40 @@ class Sharing:
         version, told = body.get("v"), body.get("cis")
         if not isinstance(version, int) or not isinstance(told, list):
             return ""
-        room = source in self._held or len(self._held) < OWNERS_MAX
+        before, size = self._held.get(source), envelope.header.size
+        room = self._size - (before.size if before is not None else 0) + size <= HELD_SIZE_MAX
         if not self._rights.role_of(source) or not room:
             return ""
-        if source not in self._held or version > self._held[source][0]:
-            self._take(source, version, told[:SNAPSHOT_CIS_MAX])
+        if before is None or version > before.version:
+            records = _records_of(told[:SNAPSHOT_CIS_MAX])
+            self._take(source, Snapshot(version, records, uses_of(body.get("uses")), size))
         return ""
 
-    def _take(self, source: StackId, version: int, told: list[Any]) -> None:
-        before = self.of(source)
-        records: Records = {}
-        for value in told:
-            name = value.get("name") if isinstance(value, dict) else None
-            if isinstance(name, str) and NAME.fullmatch(key_of(name)):
-                records[key_of(name)] = value
-        self._held[source] = (version, records)
+    def _take(self, source: StackId, snapshot: Snapshot) -> None:
+        before, records = self.of(source), snapshot.records
+        self._drop(source)
+        self._held[source] = snapshot
+        self._size += snapshot.size
+        for callback in self._watchers:
+            callback(source)
         label = self._deliveries.outcomes.address
         for ci in sorted(records.keys() - before.keys()):
             self.env.notice("ci_seen", ci=label(ci, source))
         for ci in sorted(before.keys() - records.keys()):
             self.env.notice("ci_gone", ci=label(ci, source))
 
+    def _drop(self, source: StackId) -> None:
+        held = self._held.pop(source, None)
+        self._size -= held.size if held is not None else 0
+        assert self._size >= 0, "what is held was counted"
+
     # --- what we share with others ---------------------------------------------------------------
 
     def on_change(self, change: Change) -> None:
         """A partner that started anew has nothing of us; one that is gone shares nothing."""
+        self.usable.on_change(change)
         if change.kind in ("expired", "forgotten", "left"):
-            self._held.pop(change.owner, None)
+            self._drop(change.owner)
             self._told.pop(change.owner, None)
         elif change.kind in ("new", "content") and change.owner != self.env.me:
             told = self._told.get(change.owner)
@@ -123,33 +160,52 @@ class Sharing:
         self._push()
 
     def _changed(self) -> None:
-        if self._told or self._rights.partners():
-            instant = self.env.after(self.env.settings.coalesce_s)
-            self.env.deadlines.set_earlier(PUSH, instant, self._push)
+        if self._told or self._rights.partners() or self.usable.audience():
+            self._push_after(self.env.settings.coalesce_s)
+
+    def _push_after(self, pause_s: float) -> None:
+        self.env.deadlines.set_earlier(PUSH, self.env.after(pause_s), self._push)
 
     def _run_of(self, stack_id: StackId) -> bytes:
         held = self._replica.owners.get(stack_id)
         return b"" if held is None or held.expired else held.head.instance
 
     def _push(self) -> None:
-        """Tell each partner what changed for it since it was told last."""
-        named = dict.fromkeys([*self._rights.partners(), *self._told])
-        for stack_id in named:
+        """Tell each stack what changed for it since it was told last, so many in one turn."""
+        sent = 0
+        for stack_id in self._named():
             run = self._run_of(stack_id)
             if not run or not self._rights.role_of(stack_id):
                 self._told.pop(stack_id, None)
                 continue
-            packed = self.env.codec.pack(self._records_for(stack_id))
+            packed = self._packed_for(stack_id)
             told = self._told.get(stack_id)
             if told == (run, packed) or (told is None and packed == _NOTHING):
                 continue
+            if sent == BATCH:
+                self._push_after(self.env.settings.coalesce_s)
+                break
             self._told[stack_id] = (run, packed)
             self._send(stack_id, packed)
+            sent += 1
         if self._told:
             self.env.deadlines.set(AGAIN, self.env.after(self.env.jitter(AGAIN_S)), self._again)
+        end_s = self._rights.next_end_s()
+        if end_s is not None:
+            self.env.deadlines.set(END, self.env.after(end_s), self._changed)
 
-    def _records_for(self, stack_id: StackId) -> list[dict[str, Any]]:
-        records, size = [], 0
+    def _named(self) -> dict[StackId, None]:
+        named = [*self._rights.partners(), *self.usable.audience(), *self._told]
+        return {one: None for one in named if one != self.env.me}
+
+    def _packed_for(self, stack_id: StackId) -> bytes:
+        """What a stack is to be told now: records, and what it may use."""
+        uses = self.usable.uses(stack_id)
+        told = None if uses is None else uses.as_body()
+        return self.env.codec.pack([self._records_for(stack_id, told), told])
+
+    def _records_for(self, stack_id: StackId, uses: dict[str, Any] | None) -> list[dict[str, Any]]:
+        records, size = [], len(self.env.codec.pack(uses))
         for ci in self._cis.all():
             if ci.share != PARTNERS:
                 continue
@@ -166,9 +222,20 @@ class Sharing:
     def _send(self, stack_id: StackId, packed: bytes) -> None:
         """Versions are mesh time, so that they go on after a restart."""
         self._version = max(self._version + 1, self._deliveries.sealer.now_ms())
-        body = {"v": self._version, "cis": self.env.codec.unpack(packed)}
+        records, uses = self.env.codec.unpack(packed)
+        body = {"v": self._version, "cis": records} | ({} if uses is None else {"uses": uses})
         self._deliveries.posts.send(Kind.SHARE, stack_id, NO_ID, body, within_s=TRY_S)
 
 
-_NOTHING = b"\x90"
-"""An empty list, packed."""
+def _records_of(told: list[Any]) -> Records:
+    """The records in a snapshot; others wrote it."""
+    records: Records = {}
+    for value in told:
+        name = value.get("name") if isinstance(value, dict) else None
+        if isinstance(name, str) and NAME.fullmatch(key_of(name)):
+            records[key_of(name)] = value
+    return records
+
+
+_NOTHING = b"\x92\x90\xc0"
+"""No records and nothing of what may be used, packed."""

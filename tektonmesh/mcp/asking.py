@@ -14,10 +14,11 @@ from typing import Any
 from tektonmesh.api import validate
 from tektonmesh.errors import CODES, LocalError, MeshError
 from tektonmesh.mcp import calling, names
-from tektonmesh.mcp.catalogue import KEY_OF, Item
-from tektonmesh.mcp.federation import Entry
+from tektonmesh.mcp.catalogue import KEY_OF, Item, definition_hash
+from tektonmesh.mcp.federation import Entry, speaks
 from tektonmesh.mcp.hub import Hub
-from tektonmesh.mcp.scopes import VERB, send_tool, speaks
+from tektonmesh.mcp.rules import VERB, Use
+from tektonmesh.mcp.scopes import send_tool
 
 REF_SIZE_MAX = 2400
 METHODS = {"tools": "tools/call", "prompts": "prompts/get", "resources": "resources/read"}
@@ -32,7 +33,7 @@ class Asking:
 
     def listing(self, kind: str, params: Params) -> list[dict[str, Any]]:
         """`{"ci"?}`: the items of a kind, each `{"ref", "name", "ci", "state", "title",
-        "description", ...}`; `state` is "ok" or "changed"."""
+        "description", ...}`; `state` is "ok" or "changed", `hash` is what a grant may name."""
         wanted = validate.text(params, "ci", default="", size_max=REF_SIZE_MAX)
         federation = self._hub.federation
         if wanted:
@@ -67,13 +68,16 @@ class Asking:
             "title": item.get("title") or "",
             "description": item.get("description") or "",
         }
+        if kind == "tools" and not speaks(entry):
+            row["hash"] = definition_hash(item)
         more = ("inputSchema", "outputSchema", "annotations", "arguments", "mimeType")
         return row | {word: item[word] for word in more if word in item}
 
     # --- calls -----------------------------------------------------------------------------------
 
-    async def call(self, params: Params) -> dict[str, Any]:
-        """`{"ref", "arguments"?}`: the result of a tool as its CI gave it. Raises MeshError."""
+    async def call(self, params: Params, sender: str = "") -> dict[str, Any]:
+        """`{"ref", "arguments"?, "within"?}`: the result of a tool as its CI gave it, called by the
+        CI `sender` or a person. Raises MeshError."""
         entry, kind, item = self._find(params, ("tools", "prompts", "resources"))
         arguments = params.get("arguments")
         if arguments is not None and not isinstance(arguments, dict):
@@ -87,12 +91,18 @@ class Asking:
                 code="refused",
                 hint="Look at it with `tektonmesh tools approve`.",
             )
+        within = _call_id(params)
         said: dict[str, Any] = {KEY_OF[kind]: item[KEY_OF[kind]]}
         if kind != "resources":
             said["arguments"] = arguments or {}
         try:
             result = await calling.call(
-                self._hub.daemon, entry.address, METHODS[kind], said, heard=_unheard
+                self._hub.daemon,
+                entry.address,
+                METHODS[kind],
+                said,
+                heard=calling.unheard,
+                caller=calling.Calling(sender, Use(kind, str(said[KEY_OF[kind]])).verb, within),
             )
         except calling.CallFailed as error:
             raise _mesh_error(error) from None
@@ -137,6 +147,14 @@ class Asking:
         raise _unknown(ref)
 
 
+def _call_id(params: Params) -> bytes:
+    given = validate.text(params, "within", default="", size_max=64)
+    try:
+        return bytes.fromhex(given)
+    except ValueError:
+        raise validate.field_error("within", "must be the id of a call") from None
+
+
 def _item_of(entry: Entry, kind: str, key: str, ref: str) -> Item | None:
     items = list(entry.items(kind))
     if kind == "tools" and speaks(entry):
@@ -157,10 +175,6 @@ def difference(before: Item, after: Item) -> list[str]:
         for one in (before, after)
     )
     return [line.rstrip("\n") for line in difflib.unified_diff(old, new, "pinned", "now", n=1)]
-
-
-async def _unheard(_method: str, _params: dict[str, Any]) -> None:
-    """Progress is for hosts."""
 
 
 def _unknown(ref: str) -> LocalError:

@@ -7,9 +7,8 @@ call may be made is decided before, by whoever lists it.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import trio
 
@@ -24,12 +23,27 @@ SAY_TIMEOUT_S = 300.0
 MESH_FAILED = -32603
 """The JSON-RPC code of failures that are the mesh's; `data.code` says which."""
 
+
+class Calling(NamedTuple):
+    """Who calls, and what the policy has to know of it: the `ci` that does (empty: a person's
+    host), the `act` in the words of the policy, and `within`, the id of the call that it is made
+    for, if that is not said in the call itself."""
+
+    ci: str = ""
+    act: str = "discover"
+    within: bytes = b""
+
+
+ANYBODY = Calling()
+
 Heard = Callable[[str, dict[str, Any]], Awaitable[None]]
 """Told each notification of a call, in order; while it waits, so does the call."""
 
 
 class Streaming(Protocol):
     """The part of a daemon that sends messages."""
+
+    def new_id(self) -> bytes: ...
 
     def stream(self, make: Callable[[int], ev.Event]) -> Any: ...
 
@@ -51,21 +65,43 @@ async def call(
     params: dict[str, Any],
     *,
     heard: Heard,
-    caller: dict[str, Any] | None = None,
+    caller: Calling = ANYBODY,
 ) -> dict[str, Any]:
     """The result as the CI gave it. Being cancelled here cancels the call at the CI. Raises
     CallFailed."""
-    number = secrets.token_hex(8)
-    body = frames.pack_call(method, params, number, caller or {})
-    sender = str((caller or {}).get("ci", ""))
+    said, within = _without_caller(params)
+    body = frames.pack_call(method, said)
+    number = daemon.new_id()
+    options = {"id": number, "act": caller.act, "within": caller.within or within}
 
     def make(ticket: int) -> ev.SendMessage:
-        return ev.SendMessage(ticket, address, body, CALL_TYPE, sender, frames.CALL_MAX_S, True, {})
+        return ev.SendMessage(
+            ticket, address, body, CALL_TYPE, caller.ci, frames.CALL_MAX_S, True, options
+        )
 
     try:
         return await _result(daemon, make, heard)
     except MeshError as error:
-        raise failed(error, address, number) from None
+        raise failed(error, address, number.hex()) from None
+
+
+def _without_caller(params: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """What is said to the owner, and the call that this one is made for, which stays here: the
+    owner is told by this stack who calls, and not by the caller."""
+    meta = frames.meta_of(params)
+    if frames.CALLER not in meta:
+        return params, b""
+    about = meta[frames.CALLER]
+    told = about.get("call") if isinstance(about, dict) else None
+    said = params | {"_meta": {key: meta[key] for key in meta if key != frames.CALLER}}
+    try:
+        return said, bytes.fromhex(told) if isinstance(told, str) else b""
+    except ValueError:
+        return said, b""
+
+
+async def unheard(_method: str, _params: dict[str, Any]) -> None:
+    """Progress is for hosts."""
 
 
 async def _result(
@@ -110,8 +146,8 @@ def _end(line: dict[str, Any]) -> dict[str, Any]:
     raise CallFailed(error["code"], str(error.get("message", "")), error.get("data"))
 
 
-def failed(error: MeshError, address: str, number: str = "") -> CallFailed:
-    """A failure of the mesh as a host sees it."""
+def failed(error: MeshError, address: str, number: str) -> CallFailed:
+    """A failure of the mesh as a host sees it. `call` is the id in the audit logs of both ends."""
     ci, _, stack = address.rpartition("@")
     data = error.as_dict()
     shown = {"stack": stack, "ci": ci or address, "code": error.code.name, "call": number}

@@ -179,6 +179,11 @@ def definition_hash(item: Mapping[str, Any]) -> str:
     return hashlib.blake2b(canonical(told), digest_size=16).hexdigest()
 
 
+def digest_of(item: Mapping[str, Any]) -> bytes:
+    """Stands for all of an item: a change of it is a change of what is offered."""
+    return hashlib.blake2b(canonical(item), digest_size=16).digest()
+
+
 # --- bytes ---------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ another stack.
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,14 +16,14 @@ from typing import Any
 import trio
 
 from tektonmesh.core import events as ev
-from tektonmesh.core.ci import OFFLINE
+from tektonmesh.core.ci import OFFLINE, key_of
 from tektonmesh.core.ids import parse_id, show_id
 from tektonmesh.core.replica import Change
 from tektonmesh.core.types import StackId
 from tektonmesh.core.views_cis import cis_of
-from tektonmesh.errors import MeshError
+from tektonmesh.errors import MeshError, RemoteError
+from tektonmesh.mcp import calling, frames, rules
 from tektonmesh.mcp import catalogue as cat
-from tektonmesh.mcp import rules
 from tektonmesh.mcp.pins import Pin, Pins
 from tektonmesh.mcp.servers import Servers
 from tektonmesh.net.daemon import Daemon
@@ -32,6 +33,7 @@ _LOG = logging.getLogger(__name__)
 DEBOUNCE_S = 0.25
 FETCH_TIMEOUT_S = 60.0
 FETCH_PAUSE_S = 10.0
+TELL_PAUSE_S = 1.0
 FETCHES_MAX = 8
 NOTICES = ("ci_registered", "ci_deregistered", "ci_offline", "ci_up", "stack_up")
 
@@ -39,7 +41,7 @@ NOTICES = ("ci_registered", "ci_deregistered", "ci_offline", "ci_up", "stack_up"
 @dataclass(frozen=True)
 class Entry:
     """One CI of the mesh. `catalogue` is None while it offers nothing through MCP, or while what
-    it offers has not come."""
+    it offers has not come; `says` tells that callers here may speak to it."""
 
     stack_id: str
     stack: str
@@ -49,6 +51,7 @@ class Entry:
     mcp: bool
     description: str
     catalogue: cat.Catalogue | None
+    says: bool = True
 
     @property
     def address(self) -> str:
@@ -58,6 +61,8 @@ class Entry:
         return () if self.catalogue is None else self.catalogue.items(kind)
 
 
+Place = tuple[StackId, str]
+"""A CI elsewhere: its owner, and its key."""
 Changed = Callable[[dict[str, Entry], dict[str, Entry]], None]
 
 
@@ -71,7 +76,7 @@ class Federation:
         self._entries: dict[str, Entry] | None = None
         self._told: dict[str, Entry] = {}
         self._catalogues: dict[bytes, cat.Catalogue] = {}
-        self._fetching: dict[bytes, None] = {}
+        self._fetching: dict[bytes | Place, None] = {}
         self._dirty = trio.Event()
         self._watchers: dict[int, Changed] = {}
         self._last = 0
@@ -79,7 +84,11 @@ class Federation:
         self._limit = trio.CapacityLimiter(FETCHES_MAX)
         self.version = 0
         """Goes up whenever entries may have changed; what is made of them is kept by it."""
+        self._offers: dict[Place, tuple[bytes, cat.Catalogue]] = {}
+        """What owners told this stack alone: the digest and the list, by owner and key of CI."""
         daemon.node.replica.watch(self._replica_changed)
+        daemon.node.sharing.watch(lambda _owner: self.touch())
+        daemon.node.rights.watch(lambda _stack: self.touch())
         daemon.notices.heed(NOTICES, lambda _notice: self.touch())
 
     # --- reads -----------------------------------------------------------------------------------
@@ -124,23 +133,10 @@ class Federation:
                 yield self._entry(owner, row)
 
     def _entry(self, owner: StackId, row: dict[str, Any]) -> Entry:
-        node = self._daemon.node
-        mcp, made, description = False, None, ""
         if row["local"]:
-            server = self._servers.get(row["name"])
-            ci = node.cis.get(row["name"])
-            mcp = ci is not None and ci.mcp is not None
-            made = server.catalogue if server is not None else None
-            description = str(ci.spec["description"]) if ci is not None else ""
+            mcp, description, made = self._own(row["name"])
         else:
-            held = node.replica.owners[owner]
-            key = row["name"].lower()
-            record = held.value(f"ci/{key}") or {}
-            mcp, description = record.get("mcp") is True, str(record.get("description") or "")
-            reference = held.value(f"catalog/{key}") if mcp else None
-            if reference is not None:
-                # Until the new one has come, the old one is nearer to the truth than none.
-                made = self._catalogue(reference.get("hash")) or self._former(owner, row["name"])
+            mcp, description, made = self._others(owner, row["name"])
         return Entry(
             stack_id=show_id(owner),
             stack=row["stack"],
@@ -150,7 +146,50 @@ class Federation:
             mcp=mcp,
             description=cat.clean_text(description),
             catalogue=made if row["state"] != OFFLINE else None,
+            says=row["local"] or self._says(owner, row["name"]),
         )
+
+    def _own(self, name: str) -> tuple[bool, str, cat.Catalogue | None]:
+        """Of a CI here: whether it has an MCP server, its description, what it offers."""
+        server, ci = self._servers.get(name), self._daemon.node.cis.get(name)
+        description = str(ci.spec["description"]) if ci is not None else ""
+        has = ci is not None and ci.mcp is not None
+        return has, description, server.catalogue if server is not None else None
+
+    def _others(self, owner: StackId, name: str) -> tuple[bool, str, cat.Catalogue | None]:
+        """The same of a CI elsewhere."""
+        node, key = self._daemon.node, key_of(name)
+        held = node.replica.owners[owner]
+        record = held.value(f"ci/{key}") or node.sharing.record(owner, key) or {}
+        description = str(record.get("description") or "")
+        if record.get("mcp") is not True:
+            return False, description, None
+        uses = node.sharing.uses(owner)
+        if uses is not None:
+            return True, description, self._told_alone(owner, name, uses.lists.get(key))
+        reference = held.value(f"catalog/{key}")
+        if reference is None:
+            return True, description, None
+        # Until the new one has come, the old one is nearer to the truth than none.
+        found = self._catalogue(reference.get("hash")) or self._former(owner, name)
+        return True, description, found
+
+    def _says(self, owner: StackId, name: str) -> bool:
+        """Whether callers here may speak to a CI elsewhere, as far as its owner told."""
+        uses = self._daemon.node.sharing.uses(owner)
+        told = uses is None or key_of(name) in uses.say
+        return told and rules.may_use(self._daemon.node, owner, "message", name)
+
+    def _told_alone(self, owner: StackId, ci: str, digest: bytes | None) -> cat.Catalogue | None:
+        """What an owner lets this stack know of a CI's catalogue; it is asked for otherwise."""
+        place = (owner, key_of(ci))
+        if digest is None:
+            self._offers.pop(place, None)
+            return None
+        held = self._offers.get(place)
+        if held is None or held[0] != digest:
+            self._fetch(place, ci)
+        return None if held is None else held[1]
 
     def _catalogue(self, blob: Any) -> cat.Catalogue | None:
         """What a blob lists, if it is here; it is fetched otherwise."""
@@ -236,23 +275,48 @@ class Federation:
             if id(made) not in kept:
                 del self._catalogues[blob]
 
-    def _fetch(self, blob: bytes) -> None:
-        if blob in self._fetching or self._nursery is None:
+    def _fetch(self, what: bytes | Place, ci: str = "") -> None:
+        if what in self._fetching or self._nursery is None:
             return
-        self._fetching[blob] = None
-        self._nursery.start_soon(self._fetch_one, blob)
+        self._fetching[what] = None
+        self._nursery.start_soon(self._fetch_one, what, ci)
 
-    async def _fetch_one(self, blob: bytes) -> None:
+    async def _fetch_one(self, what: bytes | Place, ci: str) -> None:
         """What cannot be had now is tried again after a pause, if it is still referred to."""
         try:
             async with self._limit:
-                await self._daemon.ask(lambda ticket: ev.GetBlob(ticket, blob, FETCH_TIMEOUT_S))
-        except MeshError as error:
-            _LOG.debug("a catalogue did not come: %s", error.sentence())
+                if isinstance(what, bytes):
+                    await self._daemon.ask(lambda ticket: ev.GetBlob(ticket, what, FETCH_TIMEOUT_S))
+                else:
+                    await self._ask_owner(what, ci)
+        except (MeshError, calling.CallFailed) as error:
+            _LOG.debug("a catalogue did not come: %s", error)
+            if not isinstance(what, bytes) and self._offers.pop(what, None) is not None:
+                self.touch()  # nobody knows whether what is held may still be used
             await trio.sleep(FETCH_PAUSE_S)
         finally:
-            del self._fetching[blob]
+            del self._fetching[what]
         self.touch()
+
+    async def _ask_owner(self, place: Place, ci: str) -> None:
+        """Have what an owner lets this stack know. Raises MeshError, CallFailed."""
+        address = f"{ci}@{show_id(place[0])}"
+        result = await calling.call(
+            self._daemon, address, frames.CATALOGUE, {}, heard=calling.unheard
+        )
+        try:
+            digest = bytes.fromhex(str(result.get("digest")))
+            data = base64.b64decode(str(result.get("catalogue")), validate=True)
+        except ValueError:
+            raise RemoteError("A catalogue is not of the form of one.") from None
+        made = await trio.to_thread.run_sync(cat.unpack, data, self._warn)
+        asked, self._offers[place] = self._digest_told(place), (digest, made)
+        if digest != asked:
+            await trio.sleep(TELL_PAUSE_S)  # what it may use is changing; the news are on their way
+
+    def _digest_told(self, place: Place) -> bytes | None:
+        uses = self._daemon.node.sharing.uses(place[0])
+        return None if uses is None else uses.lists.get(place[1])
 
 
 def kinds_that_differ(before: Entry | None, after: Entry | None) -> list[str]:
@@ -265,11 +329,11 @@ def kinds_that_differ(before: Entry | None, after: Entry | None) -> list[str]:
     ):
         old = [before.items(one) if before is not None else () for one in lists]
         new = [after.items(one) if after is not None else () for one in lists]
-        if old != new or (kind == "tools" and _speaks(before) != _speaks(after)):
+        if old != new or (kind == "tools" and speaks(before) != speaks(after)):
             differing.append(kind)
     return differing
 
 
-def _speaks(entry: Entry | None) -> bool:
-    """Whether it is listed with a tool of its own for messages."""
-    return entry is not None and not entry.mcp and entry.state != OFFLINE
+def speaks(entry: Entry | None) -> bool:
+    """Whether a CI is to be had by its messages alone, as a tool of its own."""
+    return entry is not None and entry.says and not entry.mcp and entry.state != OFFLINE

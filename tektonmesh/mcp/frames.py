@@ -8,7 +8,7 @@ would drop what they do not know.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tektonmesh.errors import RemoteError
@@ -19,8 +19,10 @@ METHODS = (
     "prompts/get",
     "completion/complete",
     "subscriptions/listen",
+    CATALOGUE := "catalogue",
 )
-"""What may be called across the mesh. Lists are read from the catalogue instead."""
+"""What may be called across the mesh. Lists are read from the catalogue instead, which is a method
+of ours where it is not gossiped."""
 
 ALIVE = b'{"alive":true}\n'
 ALIVE_S = 10.0
@@ -30,23 +32,29 @@ IDLE_S = 60.0
 CALL_MAX_S = 900.0
 """No call takes longer, whatever is heard of it."""
 LINE_SIZE_MAX = 4 << 20
+CALLER = "tektonmesh/caller"
+"""Where a server reads, in the `_meta` of a call, who makes it: {"ci", "stack", "depth", "call"}. A
+server that calls on puts `call` into the same place of its own call, which says for what it is."""
 
 
-def pack_call(method: str, params: dict[str, Any], call: str, caller: dict[str, Any]) -> bytes:
-    """The body of a call. `call` names it in the logs of both ends, `caller` says who asks."""
-    shown = {"method": method, "params": params, "call": call, "caller": caller}
-    return _line(shown)[:-1]
+def pack_call(method: str, params: dict[str, Any]) -> bytes:
+    """The body of a call. Who makes it is said beside it, signed (`core/assertions`)."""
+    return _line({"method": method, "params": params})[:-1]
 
 
-def unpack_call(body: bytes) -> dict[str, Any]:
-    """Raises RemoteError for what is no call."""
+def unpack_call(body: bytes) -> tuple[str, dict[str, Any]]:
+    """The method and params of a call. Raises RemoteError for what is none."""
     found = _read(body)
-    params, caller = found.get("params"), found.get("caller")
-    if found.get("method") not in METHODS or not isinstance(params, dict):
+    method, params = found.get("method"), found.get("params")
+    if method not in METHODS or not isinstance(params, dict):
         raise RemoteError("This is no call of MCP.")
-    if not isinstance(caller, dict) or not isinstance(found.get("call"), str):
-        raise RemoteError("This call does not say who makes it.")
-    return found
+    return str(method), params
+
+
+def meta_of(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request says of itself; empty if that is nothing."""
+    found = params.get("_meta")
+    return found if isinstance(found, dict) else {}
 
 
 def notification_line(method: str, params: dict[str, Any]) -> bytes:

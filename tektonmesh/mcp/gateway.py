@@ -32,7 +32,8 @@ from pydantic import ValidationError
 
 from tektonmesh import __version__
 from tektonmesh.api.tasks import helpers
-from tektonmesh.mcp import calling
+from tektonmesh.errors import MeshError
+from tektonmesh.mcp import calling, frames, rules
 from tektonmesh.mcp.mesh_tools import MeshTools
 from tektonmesh.mcp.scopes import Scope, Shown, rewritten
 
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 ROUNDS_MAX = 10
 """How often one call of an old host may ask back."""
 LIST_TTL_MS = 1000
-CALLER = "tektonmesh/caller"
+CI_HEADER, TOKEN_HEADER = "tektonmesh-ci", "tektonmesh-ci-token"
+"""With these a CI's host says whose it is: a name, and the token of that registration."""
 _ENVELOPE = "io.modelcontextprotocol/"
 _LIST_KEYS = {
     "tools/list": ("tools", "tools"),
@@ -91,11 +93,13 @@ class About(NamedTuple):
 
 class Ties(NamedTuple):
     """What a gateway has of the daemon: where its tasks run, how changes of a CI's resource are
-    heard of, and who counts the uses of other stacks' CIs (by method)."""
+    heard of, who counts the uses of other stacks' CIs (by method), and for which CI of this stack a
+    host speaks that shows a name and a token (raises LocalError if for none)."""
 
     nursery: trio.Nursery
     listen: Listen
     used: Callable[[str], None]
+    speaks: Callable[[str, str], str]
 
 
 class Gateway:
@@ -114,6 +118,7 @@ class Gateway:
         self._scope = scope
         self._nursery = ties.nursery
         self._used = ties.used
+        self._speaks = ties.speaks
         self._mesh = mesh
         self._listen = ties.listen
         self._bus = InMemorySubscriptionBus()
@@ -282,17 +287,31 @@ class Gateway:
             await self._pass_on(ctx, what, about)
 
         try:
-            result = await calling.call(self._daemon, entry.address, method, params, heard=heard)
+            caller = calling.Calling(self._caller_of(ctx), rules.act_of(method, params))
+            result = await calling.call(
+                self._daemon, entry.address, method, params, heard=heard, caller=caller
+            )
         except calling.CallFailed as error:
             raise MCPError(error.code, error.message, error.data) from None
         if not entry.local:
             self._used(method)
         return result
 
+    def _caller_of(self, ctx: Context) -> str:
+        """The CI whose host asks, as it shows with each request; empty for a person's. Raises
+        MCPError if it is not that one's."""
+        headers = getattr(ctx.request, "headers", {})
+        name = headers.get(CI_HEADER)
+        if not name:
+            return ""
+        try:
+            return self._speaks(name, headers.get(TOKEN_HEADER) or "")
+        except MeshError as error:
+            raise MCPError(types.INVALID_REQUEST, error.sentence()) from None
+
     def _meta(self, ctx: Context, params: dict[str, Any], *, modern: bool) -> dict[str, Any]:
         """What is said of the host, in the newest dialect."""
-        given = params.get("_meta")
-        meta = dict(given) if isinstance(given, dict) else {}
+        meta = dict(frames.meta_of(params))
         if modern:
             return meta
         meta[types.PROTOCOL_VERSION_META_KEY] = LATEST_MODERN_VERSION

@@ -19,11 +19,11 @@ from mcp.server.transport_security import TransportSecuritySettings
 from tektonmesh.api.mcplink import McpLink
 from tektonmesh.errors import LocalError
 from tektonmesh.mcp import calling
-from tektonmesh.mcp.federation import Entry, Federation, kinds_that_differ
+from tektonmesh.mcp.federation import Entry, Federation, kinds_that_differ, speaks
 from tektonmesh.mcp.gateway import About, Gateway, Ties
 from tektonmesh.mcp.mesh_tools import MeshTools
 from tektonmesh.mcp.pins import Pins
-from tektonmesh.mcp.scopes import Everything, OneCi, Scope, speaks, wants_of
+from tektonmesh.mcp.scopes import Everything, OneCi, Scope, wants_of
 from tektonmesh.mcp.servers import Servers
 from tektonmesh.mcp.serving import Serving
 from tektonmesh.net.daemon import Daemon
@@ -76,10 +76,13 @@ class Hub:
         daemon: Daemon,
         nursery: trio.Nursery,
         used: Callable[[str], None],
+        speaks: Callable[[str, str], str],
+        *,
         links: Mapping[str, McpLink],
     ) -> None:
         self.daemon = daemon
         self.used = used
+        self.speaks = speaks
         self._nursery = nursery
         self.pins = Pins(daemon.config.home)
         self.servers = Servers(daemon, nursery, links)
@@ -142,9 +145,8 @@ class Hub:
         return found
 
     async def _open(self, key: str, scope: Scope, about: About, mesh: MeshTools | None) -> Face:
-        gateway = Gateway(
-            self.daemon, scope, about, ties=Ties(self._nursery, self._listen, self.used), mesh=mesh
-        )
+        ties = Ties(self._nursery, self._listen, self.used, self.speaks)
+        gateway = Gateway(self.daemon, scope, about, ties=ties, mesh=mesh)
         face = Face(gateway, scope)
         await self._nursery.start(face.run)
         if key in self._faces:  # somebody else was quicker
@@ -191,6 +193,7 @@ class Hub:
                             "subscriptions/listen",
                             params,
                             heard=heard,
+                            caller=calling.Calling(act=f"resource.read:{uri}"),
                         )
                     except calling.CallFailed:
                         await trio.sleep(LISTEN_PAUSE_S)
@@ -245,13 +248,18 @@ def offers_of(entry: Entry) -> tuple[str, ...]:
 
 @asynccontextmanager
 async def open_hub(
-    daemon: Daemon, used: Callable[[str], None], links: Mapping[str, McpLink]
+    daemon: Daemon,
+    used: Callable[[str], None],
+    speaks: Callable[[str, str], str],
+    *,
+    links: Mapping[str, McpLink],
 ) -> AsyncIterator[Hub]:
     """MCP for the length of the block; `used` is told the method of each use of another stack's
-    CI, `links` are the connections that carry MCP. Raises StoreError if what is pinned cannot be
+    CI, `speaks` says for which CI a host speaks that shows a name and a token, `links` are the
+    connections that carry MCP. Raises StoreError if what is pinned cannot be
     read."""
     async with trio.open_nursery() as nursery:
-        hub = Hub(daemon, nursery, used, links)
+        hub = Hub(daemon, nursery, used, speaks, links=links)
         await trio.to_thread.run_sync(hub.pins.open)
         await hub.run()
         try:

@@ -12,19 +12,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
-from tektonmesh.core.ci import OFFLINE
 from tektonmesh.mcp import catalogue as cat
-from tektonmesh.mcp import names
-from tektonmesh.mcp.federation import Entry, Federation
+from tektonmesh.mcp import names, rules
+from tektonmesh.mcp.federation import Entry, Federation, speaks
 
 SEND = "send_message"
 """The tool that stands for a CI which offers none: its messages."""
-VERB = {
-    "tools": "tool.call",
-    "resources": "resource.read",
-    "templates": "resource.read",
-    "prompts": "prompt.get",
-}
 
 
 @dataclass(frozen=True)
@@ -73,15 +66,10 @@ def send_tool(entry: Entry, name: str) -> cat.Item:
 def allowed(federation: Federation, entry: Entry, kind: str) -> Iterator[cat.Item]:
     """The items of a CI that may be used and are as they were pinned."""
     for item in entry.items(kind):
-        if not federation.may(VERB[kind], entry, str(item[cat.KEY_OF[kind]])):
+        if not federation.may(rules.VERB[kind], entry, str(item[cat.KEY_OF[kind]])):
             continue
         if kind in ("resources", "templates") or federation.is_as_pinned(entry, kind, item):
             yield item
-
-
-def speaks(entry: Entry) -> bool:
-    """Whether a CI is to be had by its messages alone."""
-    return not entry.mcp and entry.state != OFFLINE
 
 
 class OneCi:

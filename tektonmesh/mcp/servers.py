@@ -21,7 +21,7 @@ from tektonmesh.core import events as ev
 from tektonmesh.core.ci import Ci
 from tektonmesh.errors import DeliveryError, MeshError
 from tektonmesh.mcp import catalogue as cat
-from tektonmesh.mcp import transports
+from tektonmesh.mcp import rules, transports
 from tektonmesh.mcp.parked import ParkingPlace
 from tektonmesh.mcp.upstream import Upstream, open_upstream
 from tektonmesh.net.daemon import Daemon
@@ -198,7 +198,8 @@ class Server:
         try:
             reference = None if made is None else await self._put(made)
             name = self.name
-            await self._daemon.ask(lambda ticket: ev.SetCatalogue(ticket, name, reference))
+            offered = () if made is None else rules.all_offered(made)
+            await self._daemon.ask(lambda ticket: ev.SetCatalogue(ticket, name, reference, offered))
         except MeshError as error:
             self._daemon.notices.say("mcp_failed", ci=self.name, detail=error.sentence())
         self.on_catalogue()
@@ -208,6 +209,13 @@ class Server:
         put = await self._daemon.ask(lambda ticket: ev.PutBlob(ticket, data))
         blob = {"hash": bytes.fromhex(put["hash"]), "length": put["length"]}
         return blob | made.counts() | {"era": str(made.info.get("era", ""))}
+
+    async def put_again(self) -> None:
+        """The catalogue is to be gossiped from now on, so others will ask for the blob."""
+        if self.catalogue is not None:
+            await self._put(self.catalogue)
+        else:
+            self.refresh()
 
     def _warn(self, detail: str) -> None:
         self._daemon.notices.say("mcp_item_dropped", ci=self.name, detail=detail)
@@ -279,6 +287,12 @@ class Servers:
         self._servers: dict[str, tuple[Server, trio.CancelScope]] = {}
         self.on_catalogue: Callable[[], None] = lambda: None
         self.on_resource: Callable[[str, str], None] = lambda _ci, _uri: None
+        daemon.node.sharing.usable.watch(self._gossip_changed)
+
+    def _gossip_changed(self) -> None:
+        if self._daemon.node.sharing.usable.gossiped():
+            for server, _scope in self._servers.values():
+                self._nursery.start_soon(server.put_again)
 
     def get(self, name: str) -> Server | None:
         found = self._servers.get(name.lower())

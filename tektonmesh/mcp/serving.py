@@ -7,6 +7,7 @@ are those of messages, since a call is one.
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 
 import trio
 from mcp.shared.exceptions import MCPError
-from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND
+from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, METHOD_NOT_FOUND
 
 from tektonmesh.api.tasks import helpers
 from tektonmesh.core import effects as fx
@@ -22,6 +23,7 @@ from tektonmesh.core import events as ev
 from tektonmesh.core.ci import CALL_TYPE, key_of
 from tektonmesh.core.policy import Act
 from tektonmesh.errors import DeliveryError, MeshError
+from tektonmesh.mcp import catalogue as cat
 from tektonmesh.mcp import frames, rules
 from tektonmesh.mcp.arguments import Arguments
 from tektonmesh.mcp.catalogue import definition_hash
@@ -94,17 +96,31 @@ class Serving:
         talk.end(line)
 
     async def _outcome(self, effect: fx.Deliver, source: str, talk: Talk) -> bytes:
-        call = frames.unpack_call(effect.body)
-        method, params = call["method"], call["params"]
+        method, params = frames.unpack_call(effect.body)
         own = self._is_own(source)
-        item = str(params.get("name") or params.get("uri") or "")
-        if not own:
-            self._require(effect, source, method, item)
         server = self._servers.get(effect.ci)
+        if method != frames.CATALOGUE and not own:
+            self._require(effect, source, rules.uses_of(method, params))
         if server is None:
             raise MeshError(f"'{effect.ci}' has no MCP server.", code="not_found")
         with self._counted(source, free=own or method == "subscriptions/listen"):
-            return await self._line(server, call, source, talk)
+            if method == frames.CATALOGUE:
+                return frames.result_line(await self._catalogue(server, source))
+            params = _with_caller(params, effect, source)
+            return await self._line(server, method, params, source=source, talk=talk)
+
+    async def _catalogue(self, server: Server, source: str) -> dict[str, Any]:
+        """What of a CI's catalogue the caller's stack may know."""
+        node = self._daemon.node
+        if server.catalogue is None:
+            await server.ready(own=False)
+        stack, ci = node.names.resolve_stack(source), node.cis.get(server.name)
+        if ci is None or server.catalogue is None:
+            raise MeshError(f"'{server.name}' offers nothing now.", code="ci_offline")
+        part = rules.part_for(node, stack, server.name, server.catalogue)
+        digest = node.sharing.usable.digest(stack, ci)
+        data = await trio.to_thread.run_sync(cat.pack, part)
+        return {"digest": digest.hex(), "catalogue": base64.b64encode(data).decode()}
 
     def _is_own(self, source: str) -> bool:
         """Whether a caller is of this stack, which may be told what is wrong with its servers."""
@@ -127,40 +143,47 @@ class Serving:
             if not self._open[source]:
                 del self._open[source]
 
-    async def _line(self, server: Server, call: dict[str, Any], source: str, talk: Talk) -> bytes:
+    async def _line(
+        self, server: Server, method: str, params: dict[str, Any], *, source: str, talk: Talk
+    ) -> bytes:
         """The last line of a call."""
-        method, params = call["method"], call["params"]
         async with helpers() as nursery:
             nursery.start_soon(talk.stay_alive)
             if method == "subscriptions/listen":
                 await self._listen(server, params, source, talk)
             return frames.result_line(await self._call(server, method, params, source, talk))
 
-    def _require(self, effect: fx.Deliver, source: str, method: str, item: str) -> None:
+    def _require(self, effect: fx.Deliver, source: str, uses: list[rules.Use]) -> None:
         """Let the call of another stack through the policy, and say so in the audit log. What it
-        may not discover answers as missing; being refused would tell that it is there. Raises
+        may use in no way answers as missing; being refused would tell that it is there. Raises
         MCPError or MeshError."""
         node = self._daemon.node
+        stack = node.names.resolve_stack(source)
+        for use in uses:
+            act = self._act(effect, use, listing=False)
+            try:
+                node.rights.require(stack, act)
+            except DeliveryError:
+                listed = self._act(effect, use, listing=True)
+                if not node.rights.check(stack, listed).allowed:
+                    raise use.missing() from None
+                raise
+
+    def _act(self, effect: fx.Deliver, use: rules.Use, *, listing: bool) -> Act:
         server = self._servers.get(effect.ci)
         catalogue = None if server is None else server.catalogue
-        tool = catalogue.find("tools", item) if catalogue and method == "tools/call" else None
-        caller, ref = effect.sender.rpartition("@")[0], effect.msg_id.hex()
-        reads = rules.reads_only(tool)
-        act = Act(
-            f"{rules.USE[method]}:{item}",
+        tool = catalogue.find("tools", use.key) if catalogue and use.kind == "tools" else None
+        return Act(
+            use.verb,
             key_of(effect.ci),
-            caller_ci=caller,
+            caller_ci=effect.sender.rpartition("@")[0],
             size=len(effect.body),
             tool_hash=definition_hash(tool) if tool is not None else "",
-            effects=not reads,
-            ref=ref,
+            effects=not rules.reads_only(tool),
+            depth=effect.depth,
+            ref=effect.msg_id.hex(),
+            listing=listing,
         )
-        try:
-            node.rights.require(node.names.resolve_stack(source), act)
-        except DeliveryError as error:
-            if error.code.name == "not_found":
-                raise MCPError(INVALID_PARAMS, f"There is no '{item}' here.") from None
-            raise
 
     # --- one call --------------------------------------------------------------------------------
 
@@ -173,8 +196,7 @@ class Serving:
             problem = self._problem_of(server, params)
             if problem:
                 return {"content": [{"type": "text", "text": problem}], "isError": True}
-        meta = params.get("_meta") if isinstance(params.get("_meta"), dict) else {}
-        assert isinstance(meta, dict)
+        meta = frames.meta_of(params)
         notify = talk.notifier(meta)
         capabilities = meta.get(CAPABILITIES)
         parking = server.parking
@@ -205,10 +227,10 @@ class Serving:
 
     def _problem_of(self, server: Server, params: dict[str, Any]) -> str:
         """What is wrong with the arguments. Raises MCPError for a tool that is not published."""
-        name = str(params.get("name"))
-        tool = server.catalogue.find("tools", name) if server.catalogue is not None else None
+        use = rules.Use("tools", str(params.get("name")))
+        tool = server.catalogue.find("tools", use.key) if server.catalogue is not None else None
         if tool is None:
-            raise MCPError(INVALID_PARAMS, f"Unknown tool: {name[:100]}")
+            raise use.missing()
         return self._arguments.problem(tool["inputSchema"], params.get("arguments") or {})
 
     # --- changes of resources --------------------------------------------------------------------
@@ -217,11 +239,8 @@ class Serving:
         self, server: Server, params: dict[str, Any], source: str, talk: Talk
     ) -> None:
         """Tell of changes of some resources until the caller goes or its deadline comes."""
-        filters = params.get("notifications")
-        uris = filters.get("resourceSubscriptions") if isinstance(filters, dict) else None
-        if not isinstance(uris, list) or not all(isinstance(uri, str) for uri in uris):
-            raise MCPError(INVALID_PARAMS, "Only changes of resources can be listened to here.")
-        ends = [server.subscribe(uri) for uri in uris[:100]]
+        uris = rules.listened_to(params)
+        ends = [server.subscribe(uri) for uri in uris]
         self._listeners[id(talk)] = (server.name.lower(), tuple(uris), talk)
         try:
             await server.ready(own=self._is_own(source))
@@ -235,6 +254,14 @@ class Serving:
         for name, uris, talk in list(self._listeners.values()):
             if name == ci.lower() and uri in uris:
                 talk.say(frames.notification_line("notifications/resources/updated", {"uri": uri}))
+
+
+def _with_caller(params: dict[str, Any], effect: fx.Deliver, source: str) -> dict[str, Any]:
+    """The call as its server gets it: who makes it, by the word of the calling stack, and not by
+    anything that the caller itself put in that place."""
+    ci = effect.sender.rpartition("@")[0]
+    about = {"ci": ci, "stack": source, "depth": effect.depth, "call": effect.msg_id.hex()}
+    return params | {"_meta": frames.meta_of(params) | {frames.CALLER: about}}
 
 
 class Talk:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import anyio
 import mcp_types as types
 import trio
-from mcp.shared.message import SessionMessage
+from mcp.shared.message import ServerMessageMetadata, SessionMessage
 
 from tektonmesh.api.lines import LineSocket
 from tektonmesh.errors import LocalError
+from tektonmesh.mcp.gateway import CI_HEADER, TOKEN_HEADER
 from tektonmesh.mcp.hub import Face
 
 BUFFER = 16
@@ -16,7 +17,14 @@ POLL_S = 0.05
 ENDLESS = "subscriptions/listen"
 
 
-async def serve(face: Face, lines: LineSocket) -> None:
+class Said:
+    """What the connection said of itself, in the form in which HTTP says it with each request."""
+
+    def __init__(self, sender: str, token: str) -> None:
+        self.headers = {CI_HEADER: sender, TOKEN_HEADER: token} if sender else {}
+
+
+async def serve(face: Face, lines: LineSocket, said: Said) -> None:
     """Until the host hangs up. The first request decides the era."""
     to_server, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](BUFFER)
     outgoing, from_server = anyio.create_memory_object_stream[SessionMessage](BUFFER)
@@ -28,7 +36,7 @@ async def serve(face: Face, lines: LineSocket) -> None:
             try:
                 while (batch := await lines.read()) is not None:
                     for line in batch:
-                        message = _message(line)
+                        message = _message(line, said)
                         _note_owed(message, owed)
                         await to_server.send(message)
                 # A host that only stopped talking still hears the answers to what it asked.
@@ -42,8 +50,8 @@ async def serve(face: Face, lines: LineSocket) -> None:
             async for message in from_server:
                 if isinstance(message.message, types.JSONRPCResponse | types.JSONRPCError):
                     owed.pop(message.message.id or "", None)
-                said = message.message.model_dump_json(by_alias=True, exclude_unset=True)
-                lines.write(said.encode("utf-8", "replace") + b"\n")
+                text = message.message.model_dump_json(by_alias=True, exclude_unset=True)
+                lines.write(text.encode("utf-8", "replace") + b"\n")
                 await lines.room()
 
     server = face.gateway.server
@@ -62,8 +70,10 @@ def _note_owed(message: SessionMessage | Exception, owed: dict[types.RequestId, 
             owed[inner.id] = None
 
 
-def _message(line: bytes) -> SessionMessage | Exception:
+def _message(line: bytes, said: Said) -> SessionMessage | Exception:
+    about = ServerMessageMetadata(request_context=said)
     try:
-        return SessionMessage(types.jsonrpc_message_adapter.validate_json(line, by_name=False))
+        read = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
+        return SessionMessage(read, metadata=about)
     except ValueError as error:
         return error

@@ -35,6 +35,7 @@ from mcp_types.version import (
 )
 
 from tektonmesh import __version__
+from tektonmesh.mcp.frames import meta_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -119,9 +120,7 @@ class Upstream:
             await self._shake_hands()
             return
         self.version = LATEST_MODERN_VERSION
-        meta = found.get("_meta") if isinstance(found.get("_meta"), dict) else {}
-        assert isinstance(meta, dict)
-        self._adopt(found, meta.get(types.SERVER_INFO_META_KEY) or {})
+        self._adopt(found, meta_of(found).get(types.SERVER_INFO_META_KEY) or {})
 
     async def _discover(self) -> dict[str, Any]:
         params = {"_meta": self._meta({}, LATEST_MODERN_VERSION)}
@@ -205,8 +204,6 @@ class Upstream:
         self._last += 1
         number = self._last
         self._flights[number] = flight
-        meta = params.get("_meta") if isinstance(params.get("_meta"), dict) else {}
-        assert isinstance(meta, dict)
 
         async def progress(done: float, total: float | None, message: str | None) -> None:
             shown: dict[str, Any] = {"progress": done}
@@ -215,7 +212,7 @@ class Upstream:
             flight.notify("notifications/progress", shown)
 
         try:
-            options = {"on_progress": progress} if "progressToken" in meta else {}
+            options = {"on_progress": progress} if "progressToken" in meta_of(params) else {}
             return await self.request(method, params, None, options)
         finally:
             del self._flights[number]
@@ -228,13 +225,11 @@ class Upstream:
         options: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """One request with what its era puts around it. Raises MCPError."""
-        given = params.get("_meta") if isinstance(params.get("_meta"), dict) else {}
-        assert isinstance(given, dict)
-        said = dict(params)
+        given = meta_of(params)
         if self.modern:
-            said["_meta"] = self._meta(given, self.version)
+            said = {**params, "_meta": self._meta(given, self.version)}
         else:
-            said = _for_old(said, given)
+            said = _for_old(params, given)
         return await self._request(method, said, timeout_s, options)
 
     async def _request(
@@ -248,10 +243,6 @@ class Upstream:
         if timeout_s is not None:
             chosen["timeout"] = timeout_s
         return await self._dispatcher.send_raw_request(method, params, chosen)
-
-    async def notify(self, method: str, params: dict[str, Any]) -> None:
-        chosen: Any = self._options(method, params)
-        await self._dispatcher.notify(method, params, chosen)
 
     def _meta(self, given: Mapping[str, Any], version: str) -> dict[str, Any]:
         """The envelope of a request: what the caller said of itself goes through."""

@@ -133,12 +133,7 @@ class Daemon:
         )
         context = credentials.context
         self._dialler = Dialler(
-            inject,
-            self._links,
-            context,
-            spawn,
-            near_only=near_only,
-            seeds=config.seeds,
+            inject, self._links, context, spawn, near_only=near_only, seeds=config.seeds
         )
         self._listener = Listener(self._links, context, spawn, near_only=near_only)
 
@@ -188,6 +183,10 @@ class Daemon:
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes | dict[str, Any]]]:
         """As `ask`, for a reply that streams: the chunks in order, then the result."""
         return self._asks.stream(make)
+
+    def new_id(self) -> bytes:
+        """An id for a message that has to be known before it is sent (`SendMessage.options`)."""
+        return self.node.deliveries.sealer.new_id()
 
     def attach(
         self,

@@ -34,12 +34,19 @@ def changes(stack: Stack) -> int:
 
 
 @asynccontextmanager
-async def host(stack: Stack, face: str = "/mcp", **options: Any) -> AsyncIterator[Client]:
+async def host(
+    stack: Stack,
+    face: str = "/mcp",
+    *,
+    patience_s: float = 60.0,
+    headers: dict[str, str] | None = None,
+    **options: Any,
+) -> AsyncIterator[Client]:
     """A client of one face; `mode="legacy"` is one of the old era."""
     socket = str(stack.home / "tektonmesh.sock")
     transport = httpx2.AsyncHTTPTransport(uds=socket)
     async with (
-        httpx2.AsyncClient(transport=transport, timeout=60.0) as http,
+        httpx2.AsyncClient(transport=transport, timeout=patience_s, headers=headers) as http,
         Client(
             streamable_http_client(f"http://localhost{face}", http_client=http),
             cache=None,

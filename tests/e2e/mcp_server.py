@@ -1,13 +1,15 @@
 """A small MCP server over stdio with the standard library alone, so that it starts at once.
 
 It speaks the newest dialect and does what tests want of a server: it waits, tells of progress, gets
-new tools, changes them, lists malformed ones, and dies. `python mcp_server.py [--malformed]`.
+new tools, changes them, lists malformed ones, and dies.
+`python mcp_server.py [--malformed] [NOTE]`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION = "2026-07-28"
-TEXT = {"type": "string"}
+TEXT, NUMBER = {"type": "string"}, {"type": "number"}
 lock = threading.Lock()
 cancelled: dict[Any, threading.Event] = {}
 listeners: dict[Any, dict[str, Any]] = {}
@@ -37,11 +39,16 @@ TOOLS = {
     for one in (
         tool("echo", "Say it again.", text=TEXT),
         tool("wait", "Tell of progress until cancelled, then write to a file.", file=TEXT),
-        tool("sleep", "Be silent.", seconds={"type": "number"}),
+        tool("sleep", "Be silent.", seconds=NUMBER),
+        tool("pauses", "Be silent many times.", seconds=NUMBER, times={"type": "integer"}),
         tool("add", "Offer another tool.", name=TEXT),
         tool("change", "Change what a tool says of itself.", name=TEXT, description=TEXT),
         tool("touch", "Change the note.", text=TEXT),
         tool("die", "End this process."),
+        tool("onward", "Call another tool.", socket=TEXT, ref=TEXT, given={"type": "object"}),
+        tool("listeners", "Say who hears of changes."),
+        tool("caller", "Say who calls."),
+        tool("look", "Read the note.") | {"annotations": {"readOnlyHint": True}},
     )
 }
 MALFORMED: list[Any] = [
@@ -58,7 +65,7 @@ MALFORMED: list[Any] = [
         "inputSchema": {"type": "object"},
     },
 ]
-note = ["first"]
+note = ["first", *(word for word in sys.argv[1:] if not word.startswith("--"))][-1:]
 
 
 def tell(kind: str, method: str, **params: Any) -> None:
@@ -68,20 +75,36 @@ def tell(kind: str, method: str, **params: Any) -> None:
             write(method=method, params={**params, "_meta": meta})
 
 
+def progress(params: dict[str, Any], done: int) -> None:
+    token = (params.get("_meta") or {}).get("progressToken")
+    if token is not None:
+        about = {"progressToken": token, "progress": done}
+        write(method="notifications/progress", params=about)
+
+
 def call(number: Any, params: dict[str, Any]) -> Any:
     name, given = params["name"], params.get("arguments") or {}
     if name == "echo":
         return given["text"]
+    if name == "look":
+        return note[0]
+    if name == "listeners":
+        return json.dumps(list(listeners.values()))
+    if name == "caller":
+        return json.dumps(params["_meta"]["tektonmesh/caller"])
+    if name == "onward":
+        return onward(given, params["_meta"]["tektonmesh/caller"]["call"])
     if name == "wait":
-        token = (params.get("_meta") or {}).get("progressToken")
         for done in range(600):
             if cancelled[number].wait(0.05):
                 Path(given["file"]).write_text("cancelled")
                 return "cancelled"
-            if token is not None:
-                about = {"progressToken": token, "progress": done}
-                write(method="notifications/progress", params=about)
-    if name == "sleep":
+            progress(params, done)
+    if name == "pauses":
+        for done in range(given["times"]):
+            cancelled[number].wait(given["seconds"])
+            progress(params, done)
+    elif name == "sleep":
         cancelled[number].wait(given["seconds"])
     elif name == "add":
         TOOLS[given["name"]] = tool(given["name"], "Added.")
@@ -95,6 +118,19 @@ def call(number: Any, params: dict[str, Any]) -> Any:
     elif name == "die":
         os._exit(3)
     return "done"
+
+
+def onward(given: dict[str, Any], within: str) -> str:
+    """Call a tool of the mesh by the daemon's own methods, and say for which call that is."""
+    said = {"ref": given["ref"], "arguments": given["given"], "within": within}
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "call", "params": said}
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(given["socket"])
+        link.sendall(json.dumps(asked).encode() + b"\n")
+        heard = json.loads(link.makefile().readline())
+    if "error" in heard:
+        return json.dumps(heard["error"])
+    return str(heard["result"]["content"][0]["text"])
 
 
 def answer(method: str, number: Any, params: dict[str, Any]) -> dict[str, Any] | None:

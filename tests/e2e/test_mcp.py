@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -82,7 +83,8 @@ def test_resources_come_under_uris_of_the_mesh_and_tell_of_their_changes(chain: 
             assert "mesh://c/tool/note%3A%2F%2Fone" in uris
             uri = "mesh://c/tool/note%3A%2F%2Fone"
             async with client.listen(resource_subscriptions=[uri]) as changes:
-                await trio.sleep(0.3)  # until the owner has been asked to tell
+                while "note://one" not in said(await client.call_tool("c__tool__listeners", {})):
+                    await trio.sleep(0.01)
                 await client.call_tool("c__tool__touch", {"text": "second"})
                 with trio.fail_after(5):
                     event = await anext(aiter(changes))
@@ -235,6 +237,44 @@ def test_two_stacks_with_the_same_tool_are_both_called(chain: Chain) -> None:
                 assert said(await client.call_tool(name, {"text": name})) == name
 
     run(act)
+
+
+def test_names_are_the_same_after_restarts_in_either_order(tmp_path: Path) -> None:
+    with a_mesh(tmp_path) as mesh:
+        a = mesh.private("a").start()
+        b, c = mesh.private("b", a).start(), mesh.private("c", a).start()
+        for stack in (b, c):
+            attach(stack, "tool", stack.name)
+            wait_until("listed", lambda s=stack: f"tool@{s.name}/look" in refs(a), within_s=15)
+        before = names_of(a)
+        assert len(before) == len(set(before.values())) and who_answers(a) == "bc"
+        for order in ((b, c), (c, b)):
+            for stack in order:
+                stack.kill()
+            for stack in order:
+                stack.start()
+                name = stack.name
+                wait_until("called", lambda n=name: who_answers(a, n) == n, within_s=20)
+            assert names_of(a) == before
+        a.stop()
+        a.run_arguments += ("--seed", b.seed, "--seed", c.seed)
+        a.start()
+        wait_until("the same names", lambda: names_of(a) == before, within_s=20)
+        wait_until("called", lambda: who_answers(a) == "bc", within_s=20)
+
+
+def names_of(stack: Stack) -> dict[str, str]:
+    return {tool["ref"]: tool["name"] for tool in stack.rpc("tools")}
+
+
+def who_answers(stack: Stack, names: str = "bc") -> str:
+    """The note of each stack's own server, read by the name that is on the list."""
+    with stack.connect() as link:
+        for number, name in enumerate(names):
+            link.say(id=number, method="call", params={"ref": f"{name}__tool__look"})
+        heard = {it["id"]: it for it in (link.hear() for _ in names)}
+    results = [heard[number].get("result", {}) for number in range(len(names))]
+    return "".join(it["content"][0]["text"] for it in results if it)
 
 
 @pytest.mark.hostile("tool-changed")
@@ -391,6 +431,28 @@ def test_an_attached_ci_carries_mcp_on_its_own_connection(chain: Chain) -> None:
     wait_until("gone", lambda: "hand@c/spell" not in refs(a), within_s=10)
 
 
+def test_a_ci_that_is_killed_during_a_call_on_its_own_connection_fails_it_at_once(
+    chain: Chain,
+) -> None:
+    a, _b, c = chain
+    tool = {"name": "spell", "inputSchema": {"type": "object"}}
+    results: dict[str, dict[str, Any]] = {
+        "server/discover": {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}},
+        "tools/list": {"tools": [tool]},
+    }
+    with c.connect() as link:
+        link.say(id=1, method="register", params={"name": "frail", "mcp": {"socket": True}})
+        served = threading.Thread(target=serve_by_hand, args=(link, results), daemon=True)
+        served.start()
+        wait_until("listed", lambda: "frail@c/spell" in refs(a), within_s=10)
+        began = time.monotonic()
+        # It has nothing to say to a call, and ends.
+        failed = a.cli("call", "frail@c/spell")
+        assert time.monotonic() - began < 3.0
+        served.join()
+    assert failed.code == 1 and "ended during the call" in failed.err, failed
+
+
 def serve_by_hand(link: Connection, results: dict[str, dict[str, Any]]) -> None:
     while True:
         try:
@@ -401,6 +463,9 @@ def serve_by_hand(link: Connection, results: dict[str, dict[str, Any]]) -> None:
             link.say(id=asked["id"], result={"body": "a message"})
         elif "method" in asked and "id" in asked:
             assert asked["id"].startswith("mcp:")
+            if asked["method"] not in results:
+                link.socket.shutdown(socket.SHUT_RDWR)
+                return
             full = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
             link.say(id=asked["id"], result=full | results[asked["method"]])
 

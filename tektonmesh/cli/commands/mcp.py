@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import sys
+from pathlib import Path
 
 import click
 
@@ -19,20 +20,34 @@ READ_SIZE = 65_536
 @verb(example="tektonmesh mcp --ci files@west")
 @click.option("--ci", metavar="X@S", help="Only this CI, with its own names.")
 @click.option("--view", metavar="V", help="A view of the settings.")
-def command(where: Where, ci: str | None, view: str | None) -> int | None:
+@click.option("--from", "sender", metavar="CI", help="Whose host this is; takes --token-file.")
+@click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The file with the token of that CI's registration.",
+)
+def command(
+    where: Where, ci: str | None, view: str | None, sender: str | None, token_file: Path | None
+) -> int | None:
     """Serve MCP on stdin and stdout: what a host runs to use the whole mesh.
 
     Add it to any host as a server with the command `tektonmesh mcp`. It ends when the host closes
-    stdin, and when the daemon goes (exit 1).
+    stdin, and when the daemon goes (exit 1). Owners of tools see which CI calls if it says so with
+    --from; else a person does.
     """
     if ci and view:
         raise click.UsageError("--ci and --view exclude each other.", click.get_current_context())
+    if (sender is None) is not (token_file is None):
+        text = "--from and --token-file go together."
+        raise click.UsageError(text, click.get_current_context())
+    token = token_file.read_text().strip() if token_file is not None else None
     with socket.socket(socket.AF_UNIX) as link:
         try:
             link.connect(os.fspath(where.socket_path()))
         except OSError:
             raise where.no_daemon() from None
-        wanted = {key: value for key, value in (("ci", ci), ("view", view)) if value}
+        said = {"ci": ci, "view": view, "from": sender, "token": token}
+        wanted = {key: value for key, value in said.items() if value}
         opening = {"jsonrpc": "2.0", "method": "mcp", "params": wanted}
         link.sendall(json.dumps(opening).encode() + b"\n")
         return None if _pump(link) else EXIT_FAILED

@@ -86,6 +86,8 @@ def test_the_first_line_says_whether_a_connection_speaks_mcp() -> None:
     said = first(method="mcp", params={"ci": "a@b"})
     assert face_of(said) == Wanted(ci="a@b", said=True)
     assert face_of(first(method="mcp", params={"view": "v"})) == Wanted(view="v", said=True)
+    said = first(method="mcp", params={"from": "numa", "token": "t"})
+    assert face_of(said) == Wanted(said=True, sender="numa", token="t")
 
 
 @pytest.mark.parametrize(

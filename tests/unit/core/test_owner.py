@@ -378,8 +378,10 @@ def test_a_stack_that_leaves_says_so_and_takes_its_records_back() -> None:
 def test_a_stack_that_drains_says_so_at_once_and_once() -> None:
     member = Member("a").start()
     assert not member.owner.draining
+    before = own(member).content_version.content_ver
     member.owner.drain()
     assert own(member).head.status is Status.DRAINING and member.owner.draining
+    assert own(member).content_version.content_ver == before + 1, "a refresh may travel slowly"
     assert member.changes[-1].kind == "content"
     heads = count(member)
     member.owner.drain()

@@ -1,7 +1,7 @@
 import pytest
 
 from tektonmesh.core.outcomes import Question
-from tektonmesh.core.pending import OVERHEAD, RECEIVED_MAX, Pending, Window
+from tektonmesh.core.pending import ASIDE_MAX, OVERHEAD, RECEIVED_MAX, Pending, Window
 from tektonmesh.core.types import NodeSettings
 from tektonmesh.errors import DeliveryError
 
@@ -108,3 +108,37 @@ def test_what_a_destination_has_and_does_not_answer_is_bounded() -> None:
         window.received(pending)
     with pytest.raises(DeliveryError):
         window.enter(make_pending(window, RECEIVED_MAX))
+
+
+# --- full CIs ------------------------------------------------------------------------------------
+
+
+def one_way(window: Window, n: int, ci: str = "ci") -> Pending:
+    question = Question(n, n.to_bytes(16), bytes(32), ci, "", False, 1000.0)
+    return Pending(question, b"", "", deadline=1060.0, one_way=True, window=window)
+
+
+def test_what_a_full_ci_had_no_room_for_gives_its_place_to_the_next() -> None:
+    window = make_window(1)
+    first, second = one_way(window, 1), one_way(window, 2, "other")
+    assert window.enter(first) and not window.enter(second)
+    assert window.set_aside(first) == [second]
+    assert window.is_open(first) and window.is_open(second)
+    assert window.set_aside(first) == []
+    assert window.leave(first) == [] and window.leave(second) == []
+    assert len(window) == 0
+
+
+def test_a_full_ci_has_only_so_many_waiting_and_others_are_not_meant_by_it() -> None:
+    window = make_window(1000, 1 << 20)
+    for n in range(ASIDE_MAX):
+        pending = one_way(window, n)
+        window.enter(pending)
+        window.set_aside(pending)
+    with pytest.raises(DeliveryError) as caught:
+        window.enter(one_way(window, 5000))
+    assert caught.value.code.name == "busy"
+    assert window.enter(one_way(window, 5001, "other"))
+    assert window.enter(make_pending(window, 5002)), "its own word answers a request"
+    window.leave(pending)
+    assert window.enter(one_way(window, 5003))

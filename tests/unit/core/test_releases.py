@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tektonmesh.core import forwarding
+from tektonmesh.core import forwarding, relaying
 from tektonmesh.core.releases import RELEASES, is_certain
 
 
@@ -13,7 +13,7 @@ def test_only_known_codes_are_certain() -> None:
 
 
 def test_every_code_that_forwarding_gives_is_in_the_table() -> None:
-    source = Path(forwarding.__file__).read_text()
+    source = "".join(Path(one.__file__).read_text() for one in (forwarding, relaying))
     given = re.findall(r'(?:return|code =|seq,|code: str =|FULL =) "([a-z_]+)"', source)
     assert len(given) > 8 and dict.fromkeys(given).keys() <= RELEASES.keys()
 

@@ -514,3 +514,27 @@ def test_what_can_never_be_sent_fails_at_once_and_keeps_no_place(
     assert a.node.requests.pending == 0
     network.run(40.0)
     assert b.deliveries() == []
+
+
+def test_messages_for_a_full_ci_keep_none_to_the_rest_of_its_stack_from_leaving() -> None:
+    network = Network("a", "b", window_messages=4, inbox_per_ci_max=1)
+    network.join("a", "b")
+    a, b = network["a"], network["b"]
+    for name in ("full", "echo"):
+        b.register(name)
+    network.run(1.0)
+    tickets = []
+    for _ in range(20):
+        tickets.append(a.send("full@b", no_reply=True, timeout_s=60.0))
+        network.run(0.05)
+    other = a.send("echo@b")
+    network.run(0.05)
+    first, second = b.deliveries()
+    b.reply(second, b"here")
+    network.run(0.1)
+    assert a.result(other)["body"] == b"here"
+    b.echo()
+    b.reply(first, b"")
+    network.run(30.0)
+    assert all(a.result(ticket)["accepted"] for ticket in tickets), "none of them is lost"
+    assert len(b.deliveries()) == 21 and a.node.requests.pending == 0

@@ -170,7 +170,7 @@ def test_an_older_snapshot_does_not_undo_a_newer_one() -> None:
 def test_snapshots_of_too_many_stacks_are_not_kept() -> None:
     network = chain()
     c = network["c"]
-    c.node.sharing._held |= {bytes([n, n]) * 16: (1, {}) for n in range(sharing.OWNERS_MAX)}
+    c.node.sharing._size = sharing.HELD_SIZE_MAX
     share(network["a"], C, [{"name": "numa"}])
     assert seen(c) == []
 

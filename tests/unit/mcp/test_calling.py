@@ -15,6 +15,8 @@ from tektonmesh.core.ci import CALL_TYPE
 from tektonmesh.errors import DeliveryError, MeshError
 from tektonmesh.mcp import calling, frames
 
+NUMBER = b"0123456789abcdef"
+
 
 class Mesh:
     """A daemon whose replies are given: each step a pause in seconds, then bytes or an error."""
@@ -23,6 +25,9 @@ class Mesh:
         self.steps = steps
         self.sent: list[ev.SendMessage] = []
         self.cancelled = False
+
+    def new_id(self) -> bytes:
+        return NUMBER
 
     @asynccontextmanager
     async def stream(self, make: Callable[[int], ev.Event]) -> AsyncIterator[Any]:
@@ -60,12 +65,18 @@ class _Steps:
         raise StopAsyncIteration
 
 
-async def call(mesh: Mesh, told: list[Any] | None = None) -> dict[str, Any]:
+async def call(
+    mesh: Mesh,
+    told: list[Any] | None = None,
+    caller: calling.Calling = calling.ANYBODY,
+    **more: Any,
+) -> dict[str, Any]:
     async def heard(method: str, params: dict[str, Any]) -> None:
         if told is not None:
             told.append((method, params))
 
-    return await calling.call(mesh, "numa@west", "tools/call", {"name": "x"}, heard=heard)
+    params = {"name": "x"} | more
+    return await calling.call(mesh, "numa@west", "tools/call", params, heard=heard, caller=caller)
 
 
 async def test_a_call_is_a_streamed_message_of_its_own_kind() -> None:
@@ -74,6 +85,27 @@ async def test_a_call_is_a_streamed_message_of_its_own_kind() -> None:
     sent = mesh.sent[0]
     assert (sent.target, sent.content_type, sent.stream) == ("numa@west", CALL_TYPE, True)
     assert sent.timeout_s == frames.CALL_MAX_S == 900.0
+
+
+async def test_a_call_says_who_makes_it_what_it_does_and_what_it_is_made_for() -> None:
+    mesh = Mesh((0.0, frames.result_line({})))
+    await call(mesh, caller=calling.Calling("numa", "tool.call:x", b"7"))
+    assert mesh.sent[0].sender == "numa"
+    assert mesh.sent[0].options == {"id": NUMBER, "act": "tool.call:x", "within": b"7"}
+
+
+@pytest.mark.parametrize(
+    ("about", "within"),
+    [({"call": "00ff"}, b"\0\xff"), ({"call": "no hex"}, b""), ({"call": 7}, b""), ("00ff", b"")],
+)
+async def test_the_call_that_led_to_a_call_is_known_here_and_not_sent(
+    about: Any, within: bytes
+) -> None:
+    mesh = Mesh((0.0, frames.result_line({})))
+    await call(mesh, _meta={frames.CALLER: about, "progressToken": 7})
+    assert mesh.sent[0].options["within"] == within
+    _method, params = frames.unpack_call(mesh.sent[0].body)
+    assert params["_meta"] == {"progressToken": 7}
 
 
 async def test_notifications_come_in_order_before_the_result() -> None:
@@ -113,7 +145,7 @@ async def test_a_failure_of_the_mesh_says_where_and_why() -> None:
     data = raised.value.data
     assert raised.value.code == calling.MESH_FAILED
     assert (data["stack"], data["ci"], data["code"]) == ("west", "numa", "unreachable")
-    assert len(data["call"]) == 16
+    assert data["call"] == NUMBER.hex()
 
 
 @pytest.mark.parametrize(
