@@ -56,6 +56,7 @@ class Arrivals:
         self._allowances: dict[StackId, Allowance] = {}
         self.durable: Callable[[Envelope, Body], None] = lambda _envelope, _body: None
         """Takes those that are marked as durable."""
+        self.durable_cancel: Callable[[Envelope], None] = lambda _envelope: None
         self.check_call: Callable[[Header, Body], int] = lambda _header, _body: 0
         """The depth of a call, if its stack vouches for it; raises DeliveryError otherwise."""
         self.durable_credit: Callable[[Envelope, Body], None] = lambda _envelope, _body: None
@@ -200,7 +201,11 @@ class Arrivals:
     def on_cancel(self, envelope: Envelope) -> str:
         """The origin does not wait any more. A cancel that overtook its message is remembered, at
         the cost of a message."""
-        if self._opened(envelope) is None:
+        body = self._opened(envelope)
+        if body is None:
+            return ""
+        if body.get("du") is True:
+            self.durable_cancel(envelope)
             return ""
         key = (envelope.header.source, envelope.header.reply_to)
         taken = self._answering.dedup.get(key)

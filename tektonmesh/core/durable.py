@@ -92,6 +92,8 @@ class Durable(Voice):
         self.inbox.sayings.told = lambda number, offset: env.emit(ReplyKept(number, offset))
         readers = self.readers = self.outbox.readers
         readers.ask, readers.broken = self._ask, self._reader_is_broken
+        readers.abandoned = self._abandoned
+        deliveries.arrivals.durable_cancel = self._on_cancel
         cis.came = self._ci_came
         cis.went = self.known.went
 
@@ -122,6 +124,23 @@ class Durable(Voice):
         """Accept no more and hand out no more; what arrives waits on the disk."""
         self.outbox.draining()
         self.inbox.turns.stop()
+
+    def _abandoned(self, item: Outgoing) -> None:
+        """Nobody wants the answer: the CI may stop as well."""
+        if self.outbox.find(item.msg_id) is not item or item.reader is not None:
+            return
+        if item.stack == self.env.me:
+            self.inbox.cancel((item.stack, item.msg_id))
+        else:
+            posts, body = self._answering.posts, {"du": True}
+            posts.send(Kind.CANCEL, item.stack, item.msg_id, body, within_s=NACK_WITHIN_S)
+        if self.outbox.find(item.msg_id) is item:
+            self.outbox.fail(item, "cancelled", "Nobody waits for the answer any more.")
+
+    def _on_cancel(self, envelope: Envelope) -> None:
+        key = envelope.header.source, envelope.header.reply_to
+        self.inbox.cancel(key)
+        self.pulls.cancel(key)
 
     def leaving(self) -> None:
         """Take no more and hand out no more; what is here waits on the disk."""

@@ -53,6 +53,7 @@ Words = list[Any]
 FOR_GOOD = ("not_found", "refused", "too_large", "protocol")
 """Why a message is never taken."""
 
+CANCELLED_DETAIL = "Nobody waits for its answer any more."
 LATE_DETAIL = "Its time was over before its CI answered."
 ENDED_DETAIL = "It was here before, and its answer is not kept any more."
 
@@ -370,6 +371,13 @@ class Inbox:
                 self._courier.now(item.carried)
             elif key[0] == self.env.me:
                 self._carry(item)
+
+    def cancel(self, key: Key) -> None:
+        """Its origin does not want the answer any more."""
+        item = self._items.get(b"".join(key))
+        if item is not None and item.stage in (Stage.WAITING, Stage.LEASED):
+            self.turns.drop(item)
+            self._answer(item, Answer(CANCELLED_DETAIL.encode(), "", "cancelled", "indeterminate"))
 
     def confirmed(self, key: Key) -> None:
         """The origin has the answer durably: all that is needed here is the mark."""

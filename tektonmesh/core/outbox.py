@@ -43,7 +43,7 @@ from tektonmesh.core.outgoing import (
     words_of_letter,
 )
 from tektonmesh.core.readers import Readers
-from tektonmesh.core.repeated import check_same, key_of, print_of
+from tektonmesh.core.repeated import check_same, is_durable, key_of, print_of
 from tektonmesh.core.rows import drop_row, pack_row, read_rows
 from tektonmesh.core.sent import KEEP_S, Sent
 from tektonmesh.core.types import Saved, StackId
@@ -145,6 +145,8 @@ class Outbox:
     def start(self) -> None:
         """Carry on with what was accepted before."""
         for item in list(self._open.values()):
+            if item.letter.live:
+                self.readers.missed(item)
             self._carry(item)
 
     def accept(self, command: SendMessage, stack: StackId, ci: str, timeout_s: float) -> None:
@@ -213,7 +215,7 @@ class Outbox:
                 self._tell_accepted(item)
         elif ended is not None:
             offset = command.options.get("offset", 0)
-            durable = _is_durable(command)
+            durable = is_durable(command)
             self._tell_end(msg_id, ended, command.ticket, durable=durable, offset=offset)
         return True
 
@@ -249,7 +251,7 @@ class Outbox:
         ticket = command.ticket
         assert ticket not in self._tickets, "a ticket is used once"
         self._tickets[ticket] = item
-        if _is_durable(command):
+        if is_durable(command):
             item.accepting.append(ticket)
             return
         if item.letter.live:
@@ -293,13 +295,16 @@ class Outbox:
     # --- what callers are told -------------------------------------------------------------------
 
     def cancel(self, ticket: int) -> bool:
-        """Nobody waits for `ticket` any more. The message goes its way: it may be repeated."""
+        """Nobody waits for `ticket` any more. What has a key goes its way: it may be repeated."""
         item = self._tickets.get(ticket)
         if item is None:
             return False
+        waited = ticket in item.waiters
         error = DeliveryError("The wait was cancelled.", code="cancelled", outcome=item.outcome)
         self._settle_ticket(item, ticket)
         self._outcomes.refused(ticket, error)
+        if waited and not (item.letter.key or item.waiters):
+            self.readers.abandoned(item)
         return True
 
     def draining(self) -> None:
@@ -390,9 +395,8 @@ class Outbox:
         self, item: Outgoing, content_type: str, body: bytes, trace: bytes, start: int = 0
     ) -> None:
         """The whole reply is here; of one that was read as it came the end, from `start` on."""
-        ms = int((self.env.now - item.started) * 1000.0)
-        about = {"content_type": content_type, "body": body, "trace": trace, "ms": ms}
-        self._end(item, ANSWERED, start=start, **about)
+        about = {"content_type": content_type, "body": body, "trace": trace, "start": start}
+        self._end(item, ANSWERED, ms=int((self.env.now - item.started) * 1000.0), **about)
 
     def busy(self, item: Outgoing, code: str, detail: str) -> None:
         """The destination has no room for it now; it tries again."""
@@ -429,10 +433,10 @@ class Outbox:
         item.attempts.trace = ended.trace or item.attempts.trace
         self.past.keep(item.msg_id, item.attempts)
         self._courier.drop(item)
-        rows: list[Row] = [(TABLE, item.msg_id, None), (NEWS, item.msg_id, None)]
-        rows += self.sent.add(item.msg_id, ended)
+        gone: list[Row] = [(TABLE, item.msg_id, None), (NEWS, item.msg_id, None)]
+        rows = (*gone, *self.sent.add(item.msg_id, ended))
         self._ending[item.msg_id] = None
-        self._commits.save(tuple(rows), partial(self._ended, item.stack, item.msg_id))
+        self._commits.save(rows, partial(self._ended, item.stack, item.msg_id))
         for ticket in [*item.waiters, *item.accepting]:
             durable = ticket in item.accepting
             self._settle_ticket(item, ticket)
@@ -490,7 +494,3 @@ class Outbox:
         detail = item.detail or "Its time was over before it was answered."
         code = (item.code or "timeout") if waited else "expired"
         self.fail(item, code, detail)
-
-
-def _is_durable(command: SendMessage) -> bool:
-    return bool(command.options.get("durable"))

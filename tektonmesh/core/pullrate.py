@@ -2,9 +2,9 @@
 
 The one who pulls measures how long each part takes from question to arrival. What that is longer
 than the shortest of late is waiting in queues, ours among them; so the window grows while that wait
-is short and shrinks when it is long, and a token of a stream that shares the link waits behind
-little (after LEDBAT, RFC 6817, which yields in the same way). Silence halves it. While the window
-is small, parts are: whole chunks would come in lumps of 10 ms at 50 Mbit/s.
+is short and shrinks when it is long (quickly when it is very long), and a token of a stream that
+shares the link waits behind little. Thus LEDBAT yields (RFC 6817). Silence halves it. While the
+window is small, parts are: whole chunks would come in lumps of 10 ms at 50 Mbit/s.
 """
 
 from __future__ import annotations
@@ -75,12 +75,15 @@ class PullRate:
         # Four quarters take as long as a chunk at the most: a first chunk may have waited, too.
         at_most_s = self._shortest[UNIT].least_s * (part // UNIT)
         waited_s = self._shortest[part].waited_s(took_s, now, at_most_s)
-        if waited_s > TARGET_S:
+        if self._begins and waited_s > TARGET_S:
             self._begins = False
-        if self._begins:
+            self.window /= 2.0  # it doubled once too often
+        elif self._begins:
             self.window += part
+        elif waited_s > 2.0 * TARGET_S:
+            self.window -= part / 4.0
         else:
-            gain = max((TARGET_S - waited_s) / TARGET_S, -1.0)
+            gain = (TARGET_S - waited_s) / TARGET_S
             self.window += gain * UNIT * part / self.window
         self.window = min(max(self.window, float(WINDOW_MIN)), float(WINDOW_MAX))
         self._choose()

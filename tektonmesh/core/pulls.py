@@ -155,6 +155,12 @@ class Pulls:
         pull.left = [(offset, CHUNK_SIZE) for offset in reversed(sums)]
         self._ask(pull)
 
+    def cancel(self, key: Key) -> None:
+        """Nobody wants that body any more."""
+        pull = self._find(key)
+        if pull is not None:
+            self._drop(pull)
+
     def _check_room(self, stack: StackId, large: Large) -> None:
         settings = self.env.settings
         if not 0 < large.size <= min(settings.large_body_max, SIZE_MAX):

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 TAIL_MAX = WINDOW_MAX + (256 << 10)
 
 GAP_S = 0.1
+ABANDONED_S = 60.0
+"""A stream that nobody has read for so long is given up: a caller whose daemon was killed is back
+within seconds. A guess."""
+
 SILENT_S, SILENT_MAX_S = 1.0, 10.0
 """A reader of a stream of which nothing comes asks for more so often. Guesses."""
 
@@ -68,11 +72,14 @@ class Readers:
         self._credits = Credits(env)
         self.ask: Callable[[Outgoing, bool], None] = lambda _item, _again: None
         self.broken: Callable[[Outgoing], None] = lambda _item: None
+        self.abandoned: Callable[[Outgoing], None] = lambda _item: None
+        """Told of one that has had no reader for long, or has ended."""
         self._items: dict[int, Outgoing] = {}
 
     def open(self, item: Outgoing, ticket: int, offset: int) -> None:
         """A caller reads from `offset` on."""
         assert item.reader is None, "the reader before it was told to go"
+        self.env.deadlines.drop(("abandoned", item.msg_id))
         item.reader = Reader(ticket, self._credits, offset)
         self._items[ticket] = item
         self._watch(item, item.reader.pause_s)
@@ -87,6 +94,12 @@ class Readers:
             self.env.deadlines.drop(("reader", item.msg_id))
             item.reader = None
             del self._items[ticket]
+            self.missed(item)
+
+    def missed(self, item: Outgoing) -> None:
+        """Nobody reads it now."""
+        due = self.env.after(ABANDONED_S)
+        self.env.deadlines.set(("abandoned", item.msg_id), due, partial(self.abandoned, item))
 
     def come(self, item: Outgoing, offset: int, data: bytes) -> None:
         """A piece of the reply; without a reader it is asked for again later."""

@@ -43,3 +43,8 @@ def check_same(command: SendMessage, print: bytes) -> None:
             hint="Use a new key for a new message.",
             data={"field": "idempotency_key"},
         )
+
+
+def is_durable(command: SendMessage) -> bool:
+    """Whether its caller is answered as soon as it is accepted."""
+    return bool(command.options.get("durable"))

@@ -50,11 +50,13 @@ def test_a_body_of_a_mebibyte_reaches_its_ci_over_two_hops(mesh: Mesh) -> None:
 
 @pytest.mark.failure("body-beside-tokens")
 def test_a_body_beside_a_stream_of_tokens_keeps_none_of_them_waiting_long(mesh: Mesh) -> None:
-    """10 MB here; `./scripts/beside` has the 200 MB, and a limit of 20 ms on a quiet machine."""
+    """10 MB here, so that the 99th of a hundred tokens is the worst of all, whatever else the
+    machine does; `./scripts/beside` has the 200 MB. Without yielding each token waits 300 ms."""
     with a_lab("side") as lab:
         figures = measure(mesh, lab, 10_000_000, 3.0)
     print(figures)
-    assert figures["more_p99_ms"] < 60.0, figures  # 10 MB in front of a token are 1,600 ms
+    assert figures["more_p50_ms"] < 40.0, figures
+    assert figures["more_p99_ms"] < 200.0, figures
     assert figures["mbit_s"] > 8.0, figures
     assert max(figures["resident_mb"].values()) < 120, figures
 

@@ -11,7 +11,7 @@ from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core.envelope import Kind, parse
 from tektonmesh.core.messages import Forward, Message
-from tektonmesh.core.readers import TAIL_MAX
+from tektonmesh.core.readers import ABANDONED_S, TAIL_MAX
 from tektonmesh.core.saying import BEHIND_MAX, KEPT_MAX
 from tests.network import Member, Network
 
@@ -516,3 +516,53 @@ def test_an_empty_reply_that_ended_before_a_restart_is_told_to_who_comes_back() 
     network.run(1.0)
     assert caller.gather() == b"" and caller.result()["body"] == b""
     nothing_left(network["b"])
+
+
+@pytest.mark.parametrize("names", ["b", "ab"])
+def test_a_stream_that_nobody_reads_for_a_minute_is_given_up_and_its_ci_told(names: str) -> None:
+    network = chain(*names)
+    ci, caller = Ci(network, "b"), Caller(network, names[0])
+    caller.ask("talker@b")
+    network.run(0.5)
+    ci.say(1000)
+    network.run(0.1)
+    network.handle(network[names[0]], ev.CancelCommand(caller.ticket))
+    network.run(ABANDONED_S - 5.0)
+    assert network["b"].of(fx.CancelDelivery) == []
+    network.run(10.0)
+    [told] = network["b"].of(fx.CancelDelivery)
+    assert told.delivery == ci.delivery.delivery
+    settled(network)
+    nothing_left(*(network[name] for name in names))
+
+
+def test_a_stream_whose_origin_restarts_and_whose_caller_stays_away_is_given_up_too() -> None:
+    network = chain("a", "b")
+    ci, caller = Ci(network, "b"), Caller(network, "a")
+    caller.ask()
+    network.run(0.5)
+    ci.say(1000)
+    network.restart("a", "b")
+    network.run(ABANDONED_S + 20.0)
+    assert len(network["b"].of(fx.CancelDelivery)) == 1
+    nothing_left(network["a"], network["b"])
+
+
+def test_a_reader_that_comes_back_in_time_keeps_its_stream() -> None:
+    network = chain("a", "b")
+    ci, caller = Ci(network, "b"), Caller(network, "a")
+    caller.ask()
+    network.run(0.5)
+    ci.say(1000)
+    network.run(0.1)
+    caller.gather()
+    network.handle(network["a"], ev.CancelCommand(caller.ticket))
+    network.run(ABANDONED_S - 5.0)
+    caller.ask()
+    network.run(20.0)
+    ci.say(1000)
+    ci.end()
+    network.run(1.0)
+    assert caller.gather() == WHOLE[:2000] and caller.result()["body"] == b""
+    network.run(ABANDONED_S + 5.0)
+    nothing_left(network["a"], network["b"])
