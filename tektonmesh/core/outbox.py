@@ -162,7 +162,7 @@ class Outbox:
             return
         self._check_room(stack, len(command.body))
         now_ms = self._clock.now_ms()
-        lasts = _is_durable(command)
+        lasts = is_durable(command)
         ttl_s = self._ttl_s(command.options.get("ttl_s")) if lasts else timeout_s
         letter = Letter(
             stack=stack,
