@@ -13,7 +13,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Callable
 from math import inf
+
+from tektonmesh.core.machine import Env
+from tektonmesh.core.types import StackId
 
 HOP_MS = 2
 """Added to every link, so that of two equally fast ways the one with fewer relays wins."""
@@ -36,6 +40,10 @@ PATIENCE_MAX_S = 5.0
 
 PAUSE_S = 10.0
 """The least time between two changes. A link that became faster is cheaper within it."""
+
+COSTS_PAUSE_S = 20.0
+"""The least time between two tellings of later costs. A guess; with 10 s for each link by itself
+45 daemons on two cores were never done."""
 
 
 def cost_ms(rtt_s: float) -> int:
@@ -101,3 +109,30 @@ class LinkCost:
         before, self.ms = self.ms, cost_ms(rtt_s)
         self._changed_at = now
         return self.ms != before
+
+
+class CostNews:
+    """When the later costs of all links of one node are told: together. Each head is work for
+    everybody, and where that work makes round trips longer, costs would change without end.
+    `stacks()` are the stacks with links, `publish(stack)` brings a record in line."""
+
+    def __init__(
+        self,
+        env: Env,
+        stacks: Callable[[], list[StackId]],
+        publish: Callable[[StackId], None],
+    ) -> None:
+        self._env = env
+        self._stacks = stacks
+        self._publish = publish
+        self._told_at = -inf
+
+    def changed(self) -> None:
+        """A cost that was told has changed."""
+        due = max(self._told_at + COSTS_PAUSE_S, self._env.now)
+        self._env.deadlines.set_earlier(("costs",), due, self._tell)
+
+    def _tell(self) -> None:
+        self._told_at = self._env.now
+        for stack in self._stacks():
+            self._publish(stack)

@@ -18,7 +18,7 @@ from tektonmesh.core.antientropy import AntiEntropy
 from tektonmesh.core.effects import CloseLink, Send
 from tektonmesh.core.events import LinkDown, LinkUp
 from tektonmesh.core.ids import show_id
-from tektonmesh.core.linkcost import LinkCost, cost_ms
+from tektonmesh.core.linkcost import CostNews, LinkCost, cost_ms
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.messages import Bye, Message, Ping, Pong, Probe, ProbeAnswer
@@ -130,6 +130,7 @@ class Neighbours:
         self._lost: dict[StackId, float] = {}
         self._own = OwnLinks(owner)
         self._nonce = 0
+        self._cost_news = CostNews(env, lambda: list(self._of_stack), self._publish)
         self._health = 0.0
         self._health_at = env.now
         antientropy.watch_prints(self._ping_now)
@@ -333,8 +334,9 @@ class Neighbours:
             return
         rtt_s = self._env.now - neighbour.pings.pop(message.nonce)
         self._clock.on_peer(link, message.mesh_ms, rtt_s)
+        first = not neighbour.cost.measured
         if neighbour.cost.sample(rtt_s, self._env.now):
-            self._publish(neighbour.stack_id)
+            self._publish(neighbour.stack_id) if first else self._cost_news.changed()
 
     def on_probe(self, link: LinkId, message: Probe) -> None:
         """Somebody doubts a stack: say when we last heard it, and make sure ourselves."""
@@ -447,14 +449,12 @@ class Neighbours:
         return max(self._env.settings.down_after_s, it.cost.patience_s) * (1.0 + self.local_health)
 
     def _ping(self, neighbour: Neighbour) -> None:
-        env = self._env
         self._nonce += 1
-        neighbour.ping_at = neighbour.pings[self._nonce] = env.now
+        neighbour.ping_at = neighbour.pings[self._nonce] = self._env.now
         if len(neighbour.pings) > PINGS_MAX:
             del neighbour.pings[next(iter(neighbour.pings))]
-        neighbour.idle_s = env.jitter(env.settings.ping_interval_s)
-        if neighbour.silent_since is None:
-            neighbour.silent_since = env.now
+        neighbour.idle_s = self._env.jitter(self._env.settings.ping_interval_s)
+        neighbour.silent_since = neighbour.silent_since or self._env.now
         print_ = self._antientropy.fingerprint_for_ping(neighbour.link)
         self._send(neighbour, Ping(self._nonce, self._clock.now_ms(), print_))
 

@@ -1,6 +1,6 @@
 """Worlds of 3-12 nodes, drawn from their seeds: the invariants hold in all of them.
 
-400 of them unless TEKTONMESH_WORLDS says otherwise.
+200 of them unless TEKTONMESH_WORLDS says otherwise.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tektonmesh.sim.main import RANDOM, replay_command, run_worlds
 from tektonmesh.sim.options import draw
 from tektonmesh.sim.report import Report
 
-WORLDS = int(os.environ.get("TEKTONMESH_WORLDS", "400"))
+WORLDS = int(os.environ.get("TEKTONMESH_WORLDS", "200"))
 WORKERS = 2
 
 

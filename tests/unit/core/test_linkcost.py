@@ -4,13 +4,16 @@ import pytest
 
 from tektonmesh.core.linkcost import (
     BUCKETS_MS,
+    COSTS_PAUSE_S,
     HOP_MS,
     PATIENCE_MAX_S,
     PAUSE_S,
     WINDOW_S,
+    CostNews,
     LinkCost,
     cost_ms,
 )
+from tests.support import advance, make_env
 
 
 @pytest.mark.parametrize(
@@ -113,3 +116,17 @@ def test_an_answer_may_not_take_for_ever() -> None:
     cost = LinkCost()
     follow(cost, 30.0, 0.0, 60)
     assert cost.patience_s == PATIENCE_MAX_S
+
+
+def test_later_costs_of_all_links_are_told_together_every_twenty_seconds() -> None:
+    env, told = make_env(), list[bytes]()
+    news = CostNews(env, lambda: [b"b", b"c"], told.append)
+    news.changed()
+    advance(env, 0.0)
+    assert told == [b"b", b"c"]
+    news.changed()
+    news.changed()
+    advance(env, COSTS_PAUSE_S - 0.1)
+    assert told == [b"b", b"c"]
+    advance(env, 0.2)
+    assert told == [b"b", b"c", b"b", b"c"]
