@@ -58,15 +58,14 @@ Key = tuple[StackId, bytes]
 """(origin, msg_id)."""
 
 
-class _Handed(Freight):
-    """A message on its way to a parker."""
+class _Parcel(Freight):
+    """A sealed message `inner` inside another, that travels under an id of its own."""
 
-    __slots__ = ("inner", "item", "park_id", "parking")
+    __slots__ = ("inner", "park_id", "parking")
 
-    def __init__(self, parking: Parking, item: Outgoing, parker: StackId, inner: bytes) -> None:
-        super().__init__(parker)
+    def __init__(self, parking: Parking, to: StackId, inner: bytes) -> None:
+        super().__init__(to)
         self.parking = parking
-        self.item = item
         self.inner = inner
         self.park_id = parking.sealer.new_id()
 
@@ -84,6 +83,16 @@ class _Handed(Freight):
 
     def body(self, now: float) -> Body:
         return {"in": self.inner, "left": int(self.ttl_s(now) * 1000.0)}
+
+
+class _Handed(_Parcel):
+    """A message on its way to a parker."""
+
+    __slots__ = ("item",)
+
+    def __init__(self, parking: Parking, item: Outgoing, parker: StackId, inner: bytes) -> None:
+        super().__init__(parking, parker, inner)
+        self.item = item
 
     def ttl_s(self, now: float) -> float:
         return self.item.ttl_s(now)
@@ -92,38 +101,20 @@ class _Handed(Freight):
         self.parking.gave_up(self)
 
 
-class Parked(Freight):
+class Parked(_Parcel):
     """A message that this stack keeps for another; its row's `body` never changes."""
 
-    __slots__ = ("durable", "inner", "key", "park_id", "parking", "span")
+    __slots__ = ("durable", "key", "span")
 
     def __init__(self, parking: Parking, key: Key, destination: StackId, inner: bytes) -> None:
-        super().__init__(destination)
-        self.parking = parking
+        super().__init__(parking, destination, inner)
         self.key = key
-        self.inner = inner
-        self.park_id = parking.sealer.new_id()
         self.span = Span(parking.env, 0, 0.0)
         self.durable = False
 
     @property
-    def kind(self) -> Kind:
-        return Kind.PARK
-
-    @property
-    def msg_id(self) -> bytes:
-        return self.park_id
-
-    @property
     def row_key(self) -> bytes:
         return b"".join(self.key)
-
-    @property
-    def size(self) -> int:
-        return len(self.inner) + OVERHEAD
-
-    def body(self, now: float) -> Body:
-        return {"in": self.inner, "left": int(self.ttl_s(now) * 1000.0)}
 
     def ttl_s(self, now: float) -> float:
         return self.span.left_s(self.parking.env, self.parking.clock)
