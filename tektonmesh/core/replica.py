@@ -99,6 +99,11 @@ class Replica:
         """Whether anything is known of this owner, expired or not."""
         return owner in self.owners
 
+    def key_epoch_of(self, owner: StackId) -> int:
+        """The newest key epoch that is known of an owner; 0 if nothing is."""
+        held = self.owners.get(owner)
+        return 0 if held is None else held.keydoc.key_epoch
+
     def live(self, owner: StackId) -> bool:
         """Whether its lease runs and it neither left nor contradicted itself."""
         held = self.owners.get(owner)
@@ -224,6 +229,7 @@ class Replica:
         held, old, rows = own_held(self.owners, owner), before.record_set, []
         fresh_keys = held.signed_keydoc != passed.keys[1]
         if fresh_keys:
+            self.trust.former.note(held.keydoc, passed.keys[0])
             held.take_keys(passed.keys)
             rows.append(shelf.keydoc_row(self.env, held))
         changed = held.take(passed.head, passed.signed, passed.records, self.env.now)
@@ -250,6 +256,8 @@ class Replica:
             self.env.codec, passed.head, passed.signed, passed.keys, passed.records, self.env.now
         )
         self.owners[owner] = held
+        if before is not None:
+            self.trust.former.note(before.keydoc, held.keydoc)
         old = before.record_set if before is not None and before.expired else RecordSet()
         differ = differing(old, held.record_set)
         rows = list(shelf.record_rows(owner, old, held.record_set, differ))

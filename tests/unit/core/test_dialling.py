@@ -378,7 +378,7 @@ def test_a_stack_that_is_held_off_is_dialled_when_that_is_over(seeds: tuple[str,
     rig.advance(0.0)
     rig.dial_failed("b:1", expect="b")
     rig.dial_failed("b:1")
-    for _ in range(3):
+    for _ in range(5):
         rig.trust.strikes.strike(id_of("b"), "bad")
     assert dials(rig.advance(59.0)) == []
     assert dials(rig.advance(10.0))
