@@ -142,6 +142,11 @@ class Trust:
                 return True
         return False
 
+    def is_approved(self, stack_id: StackId) -> bool:
+        """Whether people here said its id, or used an invite of it."""
+        held = self._peers.get(stack_id)
+        return held is not None and (held.state, held.reason) == ("admitted", "approved")
+
     def _is_by_hand(self, stack_id: StackId) -> bool:
         held = self._peers.get(stack_id)
         by_hand = held is not None and held.state == "admitted" and held.reason in BY_HAND
