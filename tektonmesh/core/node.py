@@ -114,6 +114,7 @@ class Node:
         self.forwarding.relaying.is_own = self.rights.is_own
         self.trust.key_epoch_of = self.replica.key_epoch_of
         self.trust.introduces = self.rights.is_introducer
+        self.dissemination.relays.role_of = self.rights.role_of
         self.invites = Invites(env, self.trust, self.rights, self.clock, saved)
         self.deliveries = Deliveries(
             env, self.replica, self.names, self.cis, self.rights, self.forwarding
@@ -250,6 +251,7 @@ class Node:
             msg.Want: self.dissemination.on_want,
             msg.WantOutlines: self.antientropy.on_want_outlines,
             msg.Outlines: self.antientropy.outliner.on_outlines,
+            msg.RelayOutlines: self.dissemination.relays.on_outlines,
             msg.Vector: self._vector,
             msg.Buckets: self.antientropy.on_buckets,
             msg.Refuses: self._refuses,

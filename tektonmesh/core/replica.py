@@ -194,22 +194,31 @@ class Replica:
         return found
 
     def take_outline(self, outline: Delta, link: LinkId) -> Applied:
-        """Hold the outline of an owner that nothing is known of (`core/outlines`). It is not saved
+        """Hold the outline of an owner of whom no more is known (`core/outlines`). It is not saved
         and not counted in the print: the owner is missing until it comes whole. Raises RemoteError
         as `apply` does."""
         head = self.read_head(outline.head)
-        if head.stack_id == self.env.me or head.stack_id in self.owners:
+        before = self.owners.get(head.stack_id)
+        if head.stack_id == self.env.me or (before is not None and _is_more(before, outline)):
             return Applied.STALE
         found = self._intake.check(head, outline, outline=True)
         if not isinstance(found, Passed):
             return found
-        if len(self.owners) >= OWNERS_MAX:
+        if before is None and len(self.owners) >= OWNERS_MAX:
             self._leases.make_room()
         records = found.records
         held = Held(self.env.codec, head, found.signed, found.keys, records, self.env.now)
         held.outlined = True
         self.owners[head.stack_id] = held
-        self._keep(held, "new", tuple(sorted(records.records)), link)
+        kind, keys = "new", tuple(sorted(records.records))
+        if before is not None and before.outlined:
+            self.trust.former.note(before.keydoc, held.keydoc)
+            held.proof = before.proof
+            self._outdo_proof(held)
+            keys = differing(before.record_set, records)
+            same = not keys and head.status == before.head.status
+            kind = _kind(held, None if same else keys)
+        self._keep(held, kind, keys, link)
         return Applied.APPLIED
 
     def _apply_own(self, head: Head, signed: SignedHead) -> Applied:
@@ -355,6 +364,11 @@ def _entry(held: Held) -> bytes | None:
     """What of an owner counts in the fingerprint; nothing once it has expired, or before it is held
     whole."""
     return None if not held.whole else entry_of(held.head, held.proof_digest)
+
+
+def _is_more(held: Held, outline: Delta) -> bool:
+    """Whether an outline says nothing beside what is held."""
+    return held.whole or held.signed.head == outline.head.head
 
 
 def _kind(held: Held, changed: tuple[str, ...] | None) -> str:

@@ -92,6 +92,8 @@ class Trust:
         """The newest key epoch that is known of a stack; told by whoever has the replica."""
         self.introduces: Callable[[StackId], bool] = lambda _stack_id: False
         """Whether the vouchers of a stack admit others; told by `core/rights`."""
+        self.role_given: Callable[[StackId], str] = lambda _stack_id: ""
+        """In which role this stack vouches for another, if not as a member; told likewise."""
         for (table, key), packed in saved.items():
             if table == "peer" and (peer := _read_peer(env, packed)) is not None:
                 self._peers[key] = peer
@@ -219,7 +221,8 @@ class Trust:
         except (PolicyError, RemoteError):
             return  # the peer admits us, but nobody here admitted it: there is nothing to say
         end = self.clock.now_ms() + VOUCHER_MS
-        voucher = Voucher(self.env.identity.mesh_id, event.stack_id, "member", end, self.env.me)
+        role = self.role_given(event.stack_id) or "member"
+        voucher = Voucher(self.env.identity.mesh_id, event.stack_id, role, end, self.env.me)
         packed = voucher.sign(self.env.codec, self.env.crypto)
         self.env.emit(Send(event.link, (Vouch(packed),)))
 
