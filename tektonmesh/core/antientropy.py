@@ -85,6 +85,7 @@ class AntiEntropy:
         self.env = env
         self.replica = replica
         self.dissemination = dissemination
+        self._relays = dissemination.relays
         self._links: dict[LinkId, _Link] = {}
         self._asking: dict[StackId, LinkId] = {}
         self._changed_at = env.now
@@ -112,7 +113,10 @@ class AntiEntropy:
             state.told_at = self.env.now
             return
         self._tell_refused(link, state)
-        self._offer(link, reply=False)
+        if self._relays.is_relay(link):
+            self._relays.tell_all(link)
+        else:
+            self._offer(link, reply=False)
 
     def link_down(self, link: LinkId) -> None:
         """What was asked of this link is asked of the others."""
@@ -127,8 +131,8 @@ class AntiEntropy:
     def converged(self) -> tuple[bool, list[StackId]]:
         """Whether every linked peer last said that it holds what we hold now, and who did not.
         News of the last moment do not count until there was time to compare."""
-        links = self._links.values()
-        others = {state.stack_id: None for state in links if self._differs(state)}
+        links = [(link, s) for link, s in self._links.items() if not self._relays.is_silent(link)]
+        others = {state.stack_id: None for _link, state in links if self._differs(state)}
         return not others, sorted(others)
 
     def _differs(self, state: _Link) -> bool:
@@ -191,6 +195,8 @@ class AntiEntropy:
         if state is None:
             return b""
         self.dissemination.refresh(link)
+        if self._relays.is_silent(link):
+            return b""
         own = self._print(state)
         waited = self.env.now - state.told_at >= self.env.settings.fingerprint_interval_s
         if not waited and own == state.told and state.theirs in (b"", own):
@@ -202,7 +208,7 @@ class AntiEntropy:
         """Compare. The first difference may be news on their way, so only a second look, with our
         own print at rest in between, starts a repair."""
         state = self._links.get(link)
-        if state is None or len(theirs) != PRINT_SIZE:
+        if state is None or len(theirs) != PRINT_SIZE or self._relays.is_silent(link):
             return
         own = self._print(state)
         state.theirs, state.agreed = theirs, theirs == own
@@ -285,6 +291,8 @@ class AntiEntropy:
     def _send_vector(self, link: LinkId, buckets: tuple[int, ...], *, reply: bool) -> None:
         """Both ends may start at once: what was sent a moment ago and did not change since is not
         sent again. That an owner is missing says nothing, so an empty vector only asks."""
+        if self._relays.is_silent(link):
+            return
         state = self._links[link]
         chosen = self._unsaid(state, buckets or tuple(range(BUCKETS)))
         held = self.replica.entries(chosen) if chosen else []

@@ -112,8 +112,9 @@ class Node:
             env, self.trust, self.clock, replica=self.replica, cis=self.cis, saved=saved
         )
         self.forwarding.relaying.is_own = self.rights.is_own
-        self.trust.key_epoch_of = self._key_epoch_of
+        self.trust.key_epoch_of = self.replica.key_epoch_of
         self.trust.introduces = self.rights.is_introducer
+        self.dissemination.relays.role_of = self.rights.role_of
         self.invites = Invites(env, self.trust, self.rights, self.clock, saved)
         self.deliveries = Deliveries(
             env, self.replica, self.names, self.cis, self.rights, self.forwarding
@@ -227,6 +228,7 @@ class Node:
             ev.AdmitPeer: self._command(self._admit),
             ev.EvictPeer: self._command(self._evict),
             ev.Govern: self._command(self._govern),
+            ev.TakeKeys: self._command(self._take_keys),
             ev.AskWitnesses: self._command(self.witness.ask),
             ev.AuditState: self._audit_state,
             ev.Drain: self._command(self._drain),
@@ -249,6 +251,7 @@ class Node:
             msg.Want: self.dissemination.on_want,
             msg.WantOutlines: self.antientropy.on_want_outlines,
             msg.Outlines: self.antientropy.outliner.on_outlines,
+            msg.RelayOutlines: self.dissemination.relays.on_outlines,
             msg.Vector: self._vector,
             msg.Buckets: self.antientropy.on_buckets,
             msg.Refuses: self._refuses,
@@ -429,6 +432,11 @@ class Node:
         machine = self.invites if event.act in ("invite", "uninvite", "join") else self.rights
         return machine.govern(event)
 
+    def _take_keys(self, event: ev.TakeKeys) -> dict[str, Any]:
+        result = self.trust.take_keys(event.keydoc, event.crypto)
+        self.owner.rekeyed()
+        return result
+
     def _evict(self, event: ev.EvictPeer) -> dict[str, Any]:
         result = self.trust.evict(event.stack_id)
         self.rights.forget(event.stack_id)
@@ -467,13 +475,9 @@ class Node:
 
     # --- what machines tell one another ----------------------------------------------------------
 
-    def _key_epoch_of(self, stack_id: StackId) -> int:
-        held = self.replica.owners.get(stack_id)
-        return 0 if held is None else held.keydoc.key_epoch
-
     def _replica_changed(self, change: Change) -> None:
         if change.kind in ("new", "content") and change.owner != self.env.me:
-            self.trust.keys_changed(change.owner, self._key_epoch_of(change.owner))
+            self.trust.old_links.keys_changed(self.replica.owners[change.owner].keydoc)
         self.quotas.on_change(change)
         self.dissemination.on_change(change)
         self.antientropy.on_change(change)

@@ -351,6 +351,17 @@ class Owner:
             self._content_ver += 1
             self.env.deadlines.set(PUBLISH, self.env.now, self._publish)
 
+    def rekeyed(self) -> None:
+        """The keys of this stack are new: say so at once, under the next key epoch, which is above
+        all that a clone or a thief can sign. That ends the silence of a fence as well."""
+        if self._fenced:
+            self._fenced, self._epoch_saved = False, 0
+            self._raise_epoch(0)
+        elif self.published and self._durable and self._status != Status.LEFT:
+            self._publish_self()
+            self._content_ver += 1
+            self._publish()
+
     # --- leaving ---------------------------------------------------------------------------------
 
     @property

@@ -47,6 +47,7 @@ class Rights:
     ) -> None:
         self.env = env
         self._trust = trust
+        trust.role_given = self.role_given
         self._clock = clock
         self._replica = replica
         self.cis = cis
@@ -173,6 +174,10 @@ class Rights:
             role = "member"
         chosen = self.terms_of(stack_id).role
         return chosen if role and chosen else role
+
+    def role_given(self, stack_id: StackId) -> str:
+        """The role that people here gave it; empty if they said none."""
+        return self.terms_of(stack_id).role
 
     def is_own(self, stack_id: StackId) -> bool:
         """Whether it proved the secret of this mesh, so that it is one of one's own stacks."""
