@@ -1,7 +1,7 @@
 """`./scripts/bench [NAME...] [--peers] [--json | --markdown] [--quick]`: runs the named benchmarks.
 
-Without a name and without `--peers` all run but `peers`, which needs other programs, and `silence`,
-which takes a quarter of an hour.
+Without a name and without `--peers` all run but `peers` and `gateways`, which need other programs,
+and `silence`, which takes a quarter of an hour. `--peers` adds `peers`, or `gateways` beside `mcp`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 from scripts.benchmarks.durable import durable
 from scripts.benchmarks.figures import MARKDOWN_HEAD, load_average, show
+from scripts.benchmarks.gateways import gateways
+from scripts.benchmarks.gateways import provided as forge_provided
 from scripts.benchmarks.joining import join
 from scripts.benchmarks.messages import pipelined, relay, rr
 from scripts.benchmarks.peers import peers
@@ -35,15 +37,16 @@ BENCHES: dict[str, Callable] = {
     "join": join,
     "idle": idle,
     "mcp": mcp,
+    "gateways": gateways,
     "silence": silence,
     "swarm": swarm,
     "peers": peers,
 }
 ALONE = ("idle", "peers", "swarm")
 """They count an interface, so as root each runs in a network namespace made for it."""
-
-
-ASKED_FOR = ("peers", "silence")
+ASKED_FOR = ("gateways", "peers", "silence")
+PROVIDED = {"gateways": forge_provided, "peers": provided}
+"""What installs the other programs for the length of a block, or says why it cannot."""
 
 
 def in_own_namespace(name: str, options: argparse.Namespace) -> bool:
@@ -70,7 +73,7 @@ def main() -> int:
         if options.form == "markdown":
             print(MARKDOWN_HEAD, flush=True)
     for name in options.names:
-        with provided() if name == "peers" else contextlib.nullcontext("") as missing:
+        with PROVIDED.get(name, lambda: contextlib.nullcontext(""))() as missing:
             if missing:
                 print(f"{name}: skipped: {missing}", file=sys.stderr)
             elif not in_own_namespace(name, options):
@@ -95,7 +98,7 @@ def read_options() -> argparse.Namespace:
     if unknown:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHES)}")
     if options.peers:
-        options.names.append("peers")
+        options.names.append("gateways" if "mcp" in options.names else "peers")
     options.names = options.names or [name for name in BENCHES if name not in ASKED_FOR]
     return options
 

@@ -1,5 +1,5 @@
 """The floor of `mcp`: a server with one tool on the bare SDK. `mcp_server --stdio`, or
-`mcp_server SOCKET` for Streamable HTTP on a Unix socket."""
+`mcp_server SOCKET` (or `HOST:PORT`) for Streamable HTTP."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def main() -> None:
     from hypercorn.trio import serve
 
     config = Config()
-    config.bind = [f"unix:{sys.argv[1]}"]
+    config.bind = [sys.argv[1] if ":" in sys.argv[1] else f"unix:{sys.argv[1]}"]
     config.accesslog = config.errorlog = None
     app: Any = server.streamable_http_app(host="any")  # without the check of the Host header
 

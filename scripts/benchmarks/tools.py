@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import trio
@@ -20,25 +21,33 @@ from tests.e2e.hosts import attach, host, said
 from tests.e2e.stacks import Stack, wait_until
 
 TEXT = "x" * 100
+FLOOR, FACE = "http://localhost/mcp", "http://localhost/mcp/ci/echo@d"
 PAUSES = 14
 SERVER = Path(__file__).with_name("mcp_server.py")
 
 
-def timed(socket: Path, face: str, tool: str, count: int) -> list[float]:
-    """Milliseconds of each call, after a warm-up."""
+def timed(
+    url: str,
+    tool: str,
+    count: int,
+    *,
+    socket: Path | None = None,
+    headers: dict[str, str] | None = None,
+    mode: Any = "auto",
+) -> list[float]:
+    """Milliseconds of each call by a client in this process, after a warm-up."""
 
     async def act() -> list[float]:
-        transport = httpx2.AsyncHTTPTransport(uds=str(socket))
+        transport = httpx2.AsyncHTTPTransport(uds=None if socket is None else str(socket))
         async with (
-            httpx2.AsyncClient(transport=transport, timeout=60.0) as http,
-            Client(
-                streamable_http_client(f"http://localhost{face}", http_client=http), cache=None
-            ) as client,
+            httpx2.AsyncClient(transport=transport, timeout=60.0, headers=headers) as http,
+            Client(streamable_http_client(url, http_client=http), cache=None, mode=mode) as client,
         ):
             took = []
             for number in range(count + count // 10):
                 began = time.perf_counter()
-                await client.call_tool(tool, {"text": TEXT})
+                result = await client.call_tool(tool, {"text": TEXT})
+                assert not result.is_error, result
                 if number >= count // 10:
                     took.append((time.perf_counter() - began) * 1000.0)
             return took
@@ -61,11 +70,11 @@ def mcp(*, quick: bool) -> Iterator[Figure]:
         floors: list[list[float]] = []
         real: dict[int, list[list[float]]] = {0: [], 1: [], 3: []}
         for _ in range(repeats):
-            floors.append(timed(floor_socket, "/mcp", "echo", count))
+            floors.append(timed(FLOOR, "echo", count, socket=floor_socket))
             for links, runs in real.items():
                 stack = stacks[-1 - links]
                 socket = stack.home / "tektonmesh.sock"
-                runs.append(timed(socket, "/mcp/ci/echo@d", "echo", count))
+                runs.append(timed(FACE, "echo", count, socket=socket))
         floor = middle([middle(run) for run in floors])
         goals = {0: "", 1: "at most 1.25", 3: "at most 1.5"}
         for links, runs in real.items():

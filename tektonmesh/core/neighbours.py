@@ -128,7 +128,7 @@ class Neighbours:
         self._of_stack: dict[StackId, list[Neighbour]] = {}
         self._closing: dict[LinkId, Neighbour] = {}
         self._lost: dict[StackId, float] = {}
-        self._own = OwnLinks(owner)
+        self._own = OwnLinks(owner, lambda stack_id: self.topology.reachable(stack_id))
         self._nonce = 0
         self._cost_news = CostNews(env, lambda: list(self._of_stack), self._publish)
         self._health = 0.0

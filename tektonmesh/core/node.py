@@ -131,6 +131,7 @@ class Node:
         self.sharing = Sharing(
             env, self.replica, self.cis, self.rights, self.deliveries, self.forwarding
         )
+        self.sharing.load(saved, self.graph.reachable)
         self.witness = Witness(env, self.replica, self.deliveries, self.forwarding, saved)
         self.requests.shared = self.sharing.record
         self.requests.at_fault = self._at_fault

@@ -213,6 +213,10 @@ class Rights:
         named = dict.fromkeys([*(one for one, terms in self._terms.items() if terms.mode)])
         return sorted(named | dict.fromkeys(self._of))
 
+    def evicted(self) -> list[StackId]:
+        """The stacks that were evicted here. Other members may admit them still."""
+        return self._trust.evicted()
+
     def is_introducer(self, stack_id: StackId) -> bool:
         """Whether the vouchers of this stack admit others; off unless granted."""
         now_ms = self._clock.now_ms()

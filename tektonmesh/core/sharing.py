@@ -3,9 +3,9 @@
 What is public is gossiped; what is for partners never enters a delta. Each partner gets one
 snapshot of all that is shared with it, as a sealed envelope that relays cannot read, whenever that
 changes, whenever the partner has started anew, and now and then in case one was lost. What it may
-use goes along, where that is not plain (`core/usable`). What comes from others is held in memory
-only, for as long as its owner is in the registry. Who is a partner for which CI is `core/policy`'s
-to decide; who may act on what it sees is asked again at every act.
+use goes along, where that is not plain (`core/usable`). What comes from others is held, on the disk
+as well, for as long as its owner is in the registry. Who is a partner for which CI is
+`core/policy`'s to decide; who may act on what it sees is asked again at every act.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tektonmesh.core.names import NAME
 from tektonmesh.core.policy import PARTNERS, Act
 from tektonmesh.core.replica import Change, Replica
 from tektonmesh.core.rights import Rights
-from tektonmesh.core.types import StackId
+from tektonmesh.core.types import Saved, StackId
 from tektonmesh.core.usable import Usable, Uses, uses_of
 from tektonmesh.errors import LocalError, RemoteError
 
@@ -38,8 +38,12 @@ BATCH = 64
 TRY_S = 600.0
 AGAIN_S = 600.0
 """A guess: a lost snapshot is noticed late, since the partner cannot know what it lacks."""
+CONFIRM_S = 60.0
+"""An owner that has been reachable for so long has told what it had to tell: within seconds."""
+TABLE = "shared"
 PUSH = ("sharing", "push")
 AGAIN = ("sharing", "again")
+LOOK = ("sharing", "look")
 END = ("sharing", "end")
 
 Records = dict[str, dict[str, Any]]
@@ -74,12 +78,62 @@ class Sharing:
         self._deliveries = deliveries
         self._told: dict[StackId, tuple[bytes, bytes]] = {}
         self._held: dict[StackId, Snapshot] = {}
+        self._unconfirmed: dict[StackId, bool] = {}
+        """What is held from before the restart, and whether its owner was reachable at the last
+        look."""
+        self._reachable: Callable[[StackId], bool] = lambda _stack_id: False
         self._size = 0
         self._version = 0
         self._watchers: list[Callable[[StackId], None]] = []
         cis.watch(self._changed)
         rights.watch(lambda _stack_id: self._changed())
         forwarding.receive(Kind.SHARE, self._on_share)
+
+    # --- after a restart -------------------------------------------------------------------------
+
+    def load(self, saved: Saved, reachable: Callable[[StackId], bool]) -> None:
+        """Hold again what was held before the restart, of owners that are known and admitted now.
+        An owner that is `reachable` and does not say it again has nothing to say any more."""
+        self._reachable = reachable
+        for (table, source), packed in sorted(saved.items()):
+            if table == TABLE:
+                self._take_row(source, packed)
+        self._look_later()
+
+    def _take_row(self, source: StackId, packed: bytes) -> None:
+        snapshot = self._snapshot_of(packed)
+        known = source in self._replica.owners and self._rights.role_of(source)
+        if snapshot is None or not known:
+            self.env.save(TABLE, source, None)
+            return
+        self._held[source] = snapshot
+        self._size += snapshot.size
+        self._unconfirmed[source] = False
+
+    def _snapshot_of(self, packed: bytes) -> Snapshot | None:
+        """What a row of the disk holds; None if that is damaged."""
+        try:
+            version, told, uses = self.env.codec.unpack(packed)
+        except (RemoteError, TypeError, ValueError):
+            return None
+        if not isinstance(version, int) or not isinstance(told, list):
+            return None
+        return Snapshot(version, _records_of(told), uses_of(uses), len(packed))
+
+    def _look(self) -> None:
+        """Let go of what was not said again by owners that had the time to."""
+        for source, was_reachable in list(self._unconfirmed.items()):
+            reachable = self._reachable(source)
+            self._unconfirmed[source] = reachable
+            if reachable and was_reachable:
+                self._drop(source)
+                for callback in self._watchers:
+                    callback(source)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        if self._unconfirmed:
+            self.env.deadlines.set(LOOK, self.env.after(CONFIRM_S), self._look)
 
     # --- what others share with us ---------------------------------------------------------------
 
@@ -120,13 +174,15 @@ class Sharing:
         if not self._rights.role_of(source) or not room:
             return ""
         if before is None or version > before.version:
-            records = _records_of(told[:SNAPSHOT_CIS_MAX])
-            self._take(source, Snapshot(version, records, uses_of(body.get("uses")), size))
+            told, uses = told[:SNAPSHOT_CIS_MAX], body.get("uses")
+            self._take(source, Snapshot(version, _records_of(told), uses_of(uses), size))
+            if before is None or before[1:3] != self._held[source][1:3]:
+                self.env.save(TABLE, source, self.env.codec.pack([version, told, uses]))
         return ""
 
     def _take(self, source: StackId, snapshot: Snapshot) -> None:
         before, records = self.of(source), snapshot.records
-        self._drop(source)
+        self._release(source)
         self._held[source] = snapshot
         self._size += snapshot.size
         for callback in self._watchers:
@@ -138,7 +194,13 @@ class Sharing:
             self.env.notice("ci_gone", ci=label(ci, source))
 
     def _drop(self, source: StackId) -> None:
+        if source in self._held:
+            self._release(source)
+            self.env.save(TABLE, source, None)
+
+    def _release(self, source: StackId) -> None:
         held = self._held.pop(source, None)
+        self._unconfirmed.pop(source, None)
         self._size -= held.size if held is not None else 0
         assert self._size >= 0, "what is held was counted"
 

@@ -1,10 +1,11 @@
 """What each other stack may use of the CIs here, so that it learns of nothing else.
 
 While every stack that is known may use everything, catalogues are gossiped: their hashes are in
-records that all members read. As soon as one may not (it has terms or a role, or is of another
-organisation), none is in a record any more. Then each stack is told for itself, sealed, which CIs
-it may speak to and, by a digest, that there is something it may use of them (`core/sharing`), and
-asks the owner for that part of the catalogue (`mcp/serving`). Who may do what is for `rights`.
+records that all members read. As soon as one may not (it has terms or a role, was evicted, or is
+of another organisation), none is in a record any more. Then each stack is told for itself, sealed,
+which CIs it may speak to and, by a digest, that there is something it may use of them
+(`core/sharing`), and asks the owner for that part of the catalogue (`mcp/serving`). Who may do what
+is for `rights`.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Usable:
             return False
         if self._narrowed is None:
             self._narrowed = {}
-            for stack_id in [*self._replica.owners, *self._rights.partners()]:
+            for stack_id in [*self._replica.owners, *self._named()]:
                 self._judge(stack_id)
             self._gossiped = not self._narrowed
         return not self._narrowed
@@ -104,13 +105,18 @@ class Usable:
             self.env.deadlines.set_earlier(REVIEW, self.env.now, self._turn)
 
     def _judge(self, stack_id: StackId) -> None:
-        """Also one that is away: it reads what was gossiped meanwhile when it comes back."""
+        """Also one that is away: it reads what was gossiped meanwhile when it comes back; and one
+        that was evicted: it reads it at members that admit it still."""
         assert self._narrowed is not None
-        known = stack_id in self._replica.owners or stack_id in self._rights.partners()
+        known = stack_id in self._replica.owners or stack_id in self._named()
         if stack_id != self.env.me and known and not self._rights.holds_all(stack_id):
             self._narrowed[stack_id] = None
         else:
             self._narrowed.pop(stack_id, None)
+
+    def _named(self) -> list[StackId]:
+        """The stacks that somebody here decided on."""
+        return [*self._rights.partners(), *self._rights.evicted()]
 
     def _turn(self) -> None:
         if self._gossiped == bool(self._narrowed):

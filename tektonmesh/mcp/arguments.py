@@ -7,7 +7,6 @@ looks at its own patterns anyway.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from typing import Any
 
@@ -16,10 +15,11 @@ _UNRUN = ("pattern", "patternProperties", "propertyNames", "format")
 
 
 class Arguments:
-    """Compiled schemas, by what they say."""
+    """Compiled schemas, each kept with what it was made of: they are known by identity, since
+    reading one to find it would cost more than the check."""
 
     def __init__(self) -> None:
-        self._compiled: OrderedDict[str, Any] = OrderedDict()
+        self._compiled: OrderedDict[int, tuple[dict[str, Any], Any]] = OrderedDict()
 
     def problem(self, schema: dict[str, Any], arguments: Any) -> str:
         """What does not fit, in a sentence for people and models; empty if all does. A schema that
@@ -38,11 +38,12 @@ class Arguments:
         return f"The arguments do not fit: {where + ': ' if where else ''}{found.message[:300]}"
 
     def _validator(self, schema: dict[str, Any]) -> Any:
-        key = json.dumps(schema, sort_keys=True)
+        key = id(schema)
         if key in self._compiled:
             self._compiled.move_to_end(key)
-            return self._compiled[key]
-        made = self._compiled[key] = _compile(schema)
+            return self._compiled[key][1]
+        made = _compile(schema)
+        self._compiled[key] = (schema, made)
         if len(self._compiled) > KEPT_MAX:
             self._compiled.popitem(last=False)
         return made

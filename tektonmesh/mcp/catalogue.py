@@ -13,6 +13,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tektonmesh.errors import LocalError, RemoteError
@@ -62,8 +63,24 @@ class Catalogue:
 
     def find(self, kind: str, key: str) -> Item | None:
         """The item of that name or URI."""
-        word = KEY_OF[kind]
-        return next((item for item in self.items(kind) if item[word] == key), None)
+        return self._index.get((kind, key))
+
+    def hash_of(self, kind: str, key: str) -> str:
+        """The definition hash of the item of that name; empty if there is none."""
+        item = self.find(kind, key)
+        if item is None:
+            return ""
+        if (kind, key) not in self._hashes:
+            self._hashes[kind, key] = definition_hash(item)
+        return self._hashes[kind, key]
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, str], Item]:
+        return {(kind, item[KEY_OF[kind]]): item for kind in KINDS for item in self.items(kind)}
+
+    @cached_property
+    def _hashes(self) -> dict[tuple[str, str], str]:
+        return {}
 
     def counts(self) -> dict[str, int]:
         return {kind: len(self.items(kind)) for kind in KINDS}

@@ -24,6 +24,7 @@ from tektonmesh.core.views_cis import cis_of
 from tektonmesh.errors import MeshError, RemoteError
 from tektonmesh.mcp import calling, frames, rules
 from tektonmesh.mcp import catalogue as cat
+from tektonmesh.mcp.parts import Part, Parts, Place
 from tektonmesh.mcp.pins import Pin, Pins
 from tektonmesh.mcp.servers import Servers
 from tektonmesh.net.daemon import Daemon
@@ -61,15 +62,13 @@ class Entry:
         return () if self.catalogue is None else self.catalogue.items(kind)
 
 
-Place = tuple[StackId, str]
-"""A CI elsewhere: its owner, and its key."""
 Changed = Callable[[dict[str, Entry], dict[str, Entry]], None]
 
 
 class Federation:
     """The entries of all CIs, and who wants to know when they change."""
 
-    def __init__(self, daemon: Daemon, servers: Servers, pins: Pins) -> None:
+    def __init__(self, daemon: Daemon, servers: Servers, pins: Pins, parts: Parts) -> None:
         self._daemon = daemon
         self._servers = servers
         self._pins = pins
@@ -84,8 +83,9 @@ class Federation:
         self._limit = trio.CapacityLimiter(FETCHES_MAX)
         self.version = 0
         """Goes up whenever entries may have changed; what is made of them is kept by it."""
-        self._offers: dict[Place, tuple[bytes, cat.Catalogue]] = {}
-        """What owners told this stack alone: the digest and the list, by owner and key of CI."""
+        self._parts = parts
+        self._offers: dict[Place, cat.Catalogue] = {}
+        """What is in the parts that have been read."""
         daemon.node.replica.watch(self._replica_changed)
         daemon.node.sharing.watch(lambda _owner: self.touch())
         daemon.node.rights.watch(lambda _stack: self.touch())
@@ -184,12 +184,18 @@ class Federation:
         """What an owner lets this stack know of a CI's catalogue; it is asked for otherwise."""
         place = (owner, key_of(ci))
         if digest is None:
-            self._offers.pop(place, None)
+            self._drop_part(place)
             return None
-        held = self._offers.get(place)
-        if held is None or held[0] != digest:
+        held = self._parts.get(place)
+        if held is None or held.digest != digest:
             self._fetch(place, ci)
-        return None if held is None else held[1]
+        if held is not None and place not in self._offers:
+            self._offers[place] = self._unpacked(held.data)
+        return self._offers.get(place)
+
+    def _drop_part(self, place: Place) -> bool:
+        self._offers.pop(place, None)
+        return self._parts.drop(place)
 
     def _catalogue(self, blob: Any) -> cat.Catalogue | None:
         """What a blob lists, if it is here; it is fetched otherwise."""
@@ -200,12 +206,16 @@ class Federation:
             if data is None:
                 self._fetch(blob)
                 return None
-            try:
-                self._catalogues[blob] = cat.unpack(data, self._warn)
-            except MeshError as error:
-                self._warn(error.detail)
-                self._catalogues[blob] = cat.Catalogue()
+            self._catalogues[blob] = self._unpacked(data)
         return self._catalogues[blob]
+
+    def _unpacked(self, data: bytes) -> cat.Catalogue:
+        """What is listed in a blob or part; nothing if that cannot be read."""
+        try:
+            return cat.unpack(data, self._warn)
+        except MeshError as error:
+            self._warn(error.detail)
+            return cat.Catalogue()
 
     def _former(self, owner: StackId, ci: str) -> cat.Catalogue | None:
         """What a CI offered when watchers were told last."""
@@ -269,11 +279,14 @@ class Federation:
             self._drop_old()
 
     def _drop_old(self) -> None:
-        """Forget catalogues that nobody refers to any more."""
+        """Forget catalogues that nobody refers to any more, and parts of what is no longer told."""
         kept = [id(entry.catalogue) for entry in self._told.values()]
         for blob, made in list(self._catalogues.items()):
             if id(made) not in kept:
                 del self._catalogues[blob]
+        for place in self._parts.places():
+            if self._digest_told(place) is None:
+                self._drop_part(place)
 
     def _fetch(self, what: bytes | Place, ci: str = "") -> None:
         if what in self._fetching or self._nursery is None:
@@ -291,7 +304,7 @@ class Federation:
                     await self._ask_owner(what, ci)
         except (MeshError, calling.CallFailed) as error:
             _LOG.debug("a catalogue did not come: %s", error)
-            if not isinstance(what, bytes) and self._offers.pop(what, None) is not None:
+            if not isinstance(what, bytes) and self._drop_part(what):
                 self.touch()  # nobody knows whether what is held may still be used
             await trio.sleep(FETCH_PAUSE_S)
         finally:
@@ -310,8 +323,9 @@ class Federation:
         except ValueError:
             raise RemoteError("A catalogue is not of the form of one.") from None
         made = await trio.to_thread.run_sync(cat.unpack, data, self._warn)
-        asked, self._offers[place] = self._digest_told(place), (digest, made)
-        if digest != asked:
+        self._parts.put(place, Part(digest, data))
+        self._offers[place] = made
+        if digest != self._digest_told(place):
             await trio.sleep(TELL_PAUSE_S)  # what it may use is changing; the news are on their way
 
     def _digest_told(self, place: Place) -> bytes | None:

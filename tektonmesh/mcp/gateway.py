@@ -133,7 +133,7 @@ class Gateway:
             version=__version__,
             instructions=face.instructions or None,
             cache_hints=_HINTS,
-            get_tool_input_schema=self._input_schema,
+            get_tool_input_schema=self.input_schema,
         )
         self._add_handlers()
 
@@ -144,7 +144,9 @@ class Gateway:
         page = types.PaginatedRequestParams
         if "tools" in self.offers:
             add("tools/list", page, self._list)
-            add("tools/call", types.CallToolRequestParams, self._call_tool)
+            self.server.add_request_handler(
+                "tools/call", types.CallToolRequestParams, self.call_tool
+            )
         if "resources" in self.offers:
             add("resources/list", page, self._list)
             add("resources/templates/list", page, self._list)
@@ -196,11 +198,16 @@ class Gateway:
         """Items have changed; what is kept of them goes by their identity."""
         self._sound.clear()
 
-    def _input_schema(self, name: str) -> Any:
+    def input_schema(self, name: str) -> Any:
+        """What a listed tool takes; None for one that is not on the list."""
         found = self._scope.shown("tools").get(name)
         return None if found is None else found.item["inputSchema"]
 
     # --- calls -----------------------------------------------------------------------------------
+
+    async def call_tool(self, ctx: Context, params: Any) -> Any:
+        """The result of a call of a listed tool or one of the mesh's own. Raises MCPError."""
+        return await _completed(self._call_tool, ctx, params)
 
     async def _call_tool(self, ctx: Context, params: Any) -> dict[str, Any]:
         if self._mesh is not None and self._mesh.has(params.name):

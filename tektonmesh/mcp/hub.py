@@ -19,9 +19,11 @@ from mcp.server.transport_security import TransportSecuritySettings
 from tektonmesh.api.mcplink import McpLink
 from tektonmesh.errors import LocalError
 from tektonmesh.mcp import calling
+from tektonmesh.mcp.direct import Direct
 from tektonmesh.mcp.federation import Entry, Federation, kinds_that_differ, speaks
 from tektonmesh.mcp.gateway import About, Gateway, Ties
 from tektonmesh.mcp.mesh_tools import MeshTools
+from tektonmesh.mcp.parts import Parts
 from tektonmesh.mcp.pins import Pins
 from tektonmesh.mcp.scopes import Everything, OneCi, Scope, wants_of
 from tektonmesh.mcp.servers import Servers
@@ -48,7 +50,7 @@ ALL = ("tools", "resources", "prompts", "completions", "logging")
 
 
 class Face:
-    """One server, and the manager that serves it over HTTP."""
+    """One server, the manager that serves it over HTTP, and the door before that."""
 
     def __init__(self, gateway: Gateway, scope: Scope) -> None:
         self.gateway = gateway
@@ -56,6 +58,7 @@ class Face:
         self.manager = StreamableHTTPSessionManager(
             gateway.server, security_settings=SECURITY, max_sessions=SESSIONS_MAX
         )
+        self.door = Direct(gateway, SECURITY, self.manager.handle_request)
         self.ended = trio.CancelScope()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -86,7 +89,8 @@ class Hub:
         self._nursery = nursery
         self.pins = Pins(daemon.config.home)
         self.servers = Servers(daemon, nursery, links)
-        self.federation = Federation(daemon, self.servers, self.pins)
+        self.parts = Parts(daemon.config.home)
+        self.federation = Federation(daemon, self.servers, self.pins, self.parts)
         self.serving = Serving(daemon, self.servers, nursery)
         self._disk = trio.Lock()
         self._faces: OrderedDict[str, Face] = OrderedDict()
@@ -218,7 +222,7 @@ class Hub:
         self.servers.follow()
         self._nursery.start_soon(self._keep_following)
         self._nursery.start_soon(partial(self.federation.keep_telling, self._nursery))
-        self._nursery.start_soon(self._keep_pins)
+        self._nursery.start_soon(self._keep_saving)
 
     def _follow_soon(self) -> None:
         self._following.set()
@@ -229,11 +233,23 @@ class Hub:
             self._following = trio.Event()
             self.servers.follow()
 
-    async def _keep_pins(self) -> None:
+    async def _keep_saving(self) -> None:
         while True:
             await trio.sleep(FLUSH_S)
-            if self.pins.unsaved:
-                await self.in_thread(self.pins.flush)
+            for kept in (self.pins, self.parts):
+                if kept.unsaved:
+                    await self.in_thread(kept.flush)
+
+    def open(self) -> None:
+        """Read what is kept on the disk; for a worker thread. Raises StoreError."""
+        self.pins.open()
+        self.parts.open()
+
+    def close(self) -> None:
+        """Write what is not yet."""
+        for kept in (self.pins, self.parts):
+            if kept.unsaved:
+                kept.flush()
 
 
 def offers_of(entry: Entry) -> tuple[str, ...]:
@@ -256,11 +272,10 @@ async def open_hub(
 ) -> AsyncIterator[Hub]:
     """MCP for the length of the block; `used` is told the method of each use of another stack's
     CI, `speaks` says for which CI a host speaks that shows a name and a token, `links` are the
-    connections that carry MCP. Raises StoreError if what is pinned cannot be
-    read."""
+    connections that carry MCP. Raises StoreError if what is kept cannot be read."""
     async with trio.open_nursery() as nursery:
         hub = Hub(daemon, nursery, used, speaks, links=links)
-        await trio.to_thread.run_sync(hub.pins.open)
+        await trio.to_thread.run_sync(hub.open)
         await hub.run()
         try:
             yield hub
@@ -268,5 +283,4 @@ async def open_hub(
             daemon.detach(daemon.calls)
             daemon.calls = 0
             nursery.cancel_scope.cancel()
-    if hub.pins.unsaved:
-        hub.pins.flush()
+    hub.close()

@@ -8,15 +8,13 @@ and approved. Definitions are kept in a small database of their own in the home.
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tektonmesh.errors import StoreError
+from tektonmesh.mcp.base import Base
 from tektonmesh.mcp.catalogue import Item, canonical, definition_hash
 
-FILE_NAME = "mcp.db"
 PINS_MAX = 50_000
 
 
@@ -34,13 +32,13 @@ class Pins:
     (`open`, `flush`, `definition`) are for a worker thread."""
 
     def __init__(self, home: Path) -> None:
-        self._path = home / FILE_NAME
+        self._base = Base(home)
         self._hashes: dict[Pin, str] = {}
         self._waiting: dict[Pin, tuple[str, Item]] = {}
 
     def open(self) -> None:
         """Read what is pinned. Raises StoreError if the file is damaged."""
-        with self._base() as base:
+        with self._base as base:
             rows = base.execute("select stack, ci, kind, name, hash from pin").fetchall()
         self._hashes = {Pin(*row[:4]): row[4] for row in rows}
 
@@ -72,45 +70,16 @@ class Pins:
         self._write(rows)
 
     def _write(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        with self._base() as base:
+        with self._base as base:
             base.executemany("insert or replace into pin values (?, ?, ?, ?, ?, ?)", rows)
 
     def definition(self, pin: Pin) -> Item | None:
         """The definition as it was pinned, for the difference."""
         if pin in self._waiting:
             return self._waiting[pin][1]
-        with self._base() as base:
+        with self._base as base:
             row = base.execute(
                 "select definition from pin where stack=? and ci=? and kind=? and name=?", pin
             ).fetchone()
         found: Item | None = None if row is None else json.loads(row[0])
         return found
-
-    def _base(self) -> _Base:
-        return _Base(self._path)
-
-
-class _Base:
-    """One use of the file: a transaction, and closed after it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> sqlite3.Connection:
-        try:
-            self._base = sqlite3.connect(self._path)
-            self._path.chmod(0o600)
-            self._base.execute(
-                "create table if not exists pin (stack text, ci text, kind text, name text,"
-                " hash text, definition text, primary key (stack, ci, kind, name)) without rowid"
-            )
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path} cannot be used: {error}.") from None
-        return self._base
-
-    def __exit__(self, kind: Any, *_error: object) -> None:
-        try:
-            if kind is None:
-                self._base.commit()
-        finally:
-            self._base.close()

@@ -73,11 +73,14 @@ def allowed(federation: Federation, entry: Entry, kind: str) -> Iterator[cat.Ite
 
 
 class OneCi:
-    """One CI with its own names: what the official conformance suite is run through."""
+    """One CI with its own names: what the official conformance suite is run through. A table is
+    made anew when something has changed."""
 
     def __init__(self, federation: Federation, address: str) -> None:
         self._federation = federation
         self.address = address
+        self._version = -1
+        self._tables: dict[str, dict[str, Shown]] = {}
 
     @property
     def entry(self) -> Entry | None:
@@ -85,6 +88,13 @@ class OneCi:
 
     def shown(self, kind: str) -> dict[str, Shown]:
         entry = self.entry
+        if self._version != self._federation.version:
+            self._version, self._tables = self._federation.version, {}
+        if kind not in self._tables:
+            self._tables[kind] = self._table(kind, entry)
+        return self._tables[kind]
+
+    def _table(self, kind: str, entry: Entry | None) -> dict[str, Shown]:
         if entry is None:
             return {}
         if kind == "tools" and speaks(entry):

@@ -17,7 +17,6 @@ import trio
 from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, METHOD_NOT_FOUND
 
-from tektonmesh.api.tasks import helpers
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core.ci import CALL_TYPE, key_of
@@ -26,7 +25,6 @@ from tektonmesh.errors import DeliveryError, MeshError
 from tektonmesh.mcp import catalogue as cat
 from tektonmesh.mcp import frames, rules
 from tektonmesh.mcp.arguments import Arguments
-from tektonmesh.mcp.catalogue import definition_hash
 from tektonmesh.mcp.parked import can_answer, may_be_asked
 from tektonmesh.mcp.servers import Server, Servers, detail_of
 from tektonmesh.mcp.upstream import Flight
@@ -54,6 +52,8 @@ class Serving:
         self._nursery = nursery
         self._arguments = Arguments()
         self._scopes: dict[int, trio.CancelScope] = {}
+        self._talks: dict[int, Talk] = {}
+        self._attending = False
         self._open: dict[str, int] = {}
         self._listeners: dict[int, tuple[str, tuple[str, ...], Talk]] = {}
         servers.on_resource = self._resource_changed
@@ -75,9 +75,22 @@ class Serving:
                 await self._answer(effect, source)
         finally:
             self._scopes.pop(effect.delivery, None)
+            self._talks.pop(effect.delivery, None)
+
+    async def _attend(self) -> None:
+        """One task for what all calls owe their callers meanwhile; it ends when there are none."""
+        while self._talks:
+            holds = any(talk.holds for talk in self._talks.values())
+            await trio.sleep(1.0 / PROGRESS_PER_S if holds else 1.0)
+            for talk in list(self._talks.values()):
+                talk.stay_alive()
+        self._attending = False
 
     async def _answer(self, effect: fx.Deliver, source: str) -> None:
-        talk = Talk(self._daemon, effect.delivery)
+        talk = self._talks[effect.delivery] = Talk(self._daemon, effect.delivery)
+        if not self._attending:
+            self._attending = True
+            self._nursery.start_soon(self._attend)
         try:
             line = await self._outcome(effect, source, talk)
         except MCPError as error:
@@ -147,11 +160,9 @@ class Serving:
         self, server: Server, method: str, params: dict[str, Any], *, source: str, talk: Talk
     ) -> bytes:
         """The last line of a call."""
-        async with helpers() as nursery:
-            nursery.start_soon(talk.stay_alive)
-            if method == "subscriptions/listen":
-                await self._listen(server, params, source, talk)
-            return frames.result_line(await self._call(server, method, params, source, talk))
+        if method == "subscriptions/listen":
+            await self._listen(server, params, source, talk)
+        return frames.result_line(await self._call(server, method, params, source, talk))
 
     def _require(self, effect: fx.Deliver, source: str, uses: list[rules.Use]) -> None:
         """Let the call of another stack through the policy, and say so in the audit log. What it
@@ -171,14 +182,14 @@ class Serving:
 
     def _act(self, effect: fx.Deliver, use: rules.Use, *, listing: bool) -> Act:
         server = self._servers.get(effect.ci)
-        catalogue = None if server is None else server.catalogue
-        tool = catalogue.find("tools", use.key) if catalogue and use.kind == "tools" else None
+        tools = server.catalogue if server is not None and use.kind == "tools" else None
+        tool = tools.find("tools", use.key) if tools is not None else None
         return Act(
             use.verb,
             key_of(effect.ci),
             caller_ci=effect.sender.rpartition("@")[0],
             size=len(effect.body),
-            tool_hash=definition_hash(tool) if tool is not None else "",
+            tool_hash=tools.hash_of("tools", use.key) if tools is not None else "",
             effects=not rules.reads_only(tool),
             depth=effect.depth,
             ref=effect.msg_id.hex(),
@@ -271,7 +282,7 @@ class Talk:
         self._daemon = daemon
         self._delivery = delivery
         self._allowed = PROGRESS_BURST
-        self._at = trio.current_time()
+        self._at = self._vouched = trio.current_time()
         self._held: bytes | None = None
         self._over = False
 
@@ -284,15 +295,17 @@ class Talk:
         self._over = True
         self._daemon.inject(ev.ReplyDone(self._delivery, line, CALL_TYPE))
 
-    async def stay_alive(self) -> None:
-        """Vouch for a call that says nothing; and say what progress was held back."""
-        since = trio.current_time()
-        while True:
-            await trio.sleep(1.0 / PROGRESS_PER_S if self._held else 1.0)
-            self._let_go()
-            if trio.current_time() - since >= frames.ALIVE_S:
-                since = trio.current_time()
-                self.say(frames.ALIVE)
+    @property
+    def holds(self) -> bool:
+        """Whether progress waits to be said."""
+        return self._held is not None
+
+    def stay_alive(self) -> None:
+        """Vouch for a call that says nothing, now and then; and say what progress was held back."""
+        self._let_go()
+        if trio.current_time() - self._vouched >= frames.ALIVE_S:
+            self._vouched = trio.current_time()
+            self.say(frames.ALIVE)
 
     def notifier(self, meta: dict[str, Any]) -> Any:
         """What the server says of this call, as far as its caller asked for it."""

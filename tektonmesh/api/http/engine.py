@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 from hypercorn.config import Config
+from hypercorn.events import RawData
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
@@ -34,7 +35,7 @@ class Engine:
         self._config.include_server_header = False
         self._config.accesslog = None
         self._config.errorlog = logging.getLogger(__name__)
-        app: Any = _one_at_a_time(make_app(operations))
+        app: Any = _in_one_piece(_one_at_a_time(make_app(operations)))
         self._app = wrap_app(app, BODY_SIZE_MAX, "asgi")
         self._context = WorkerContext(None)
 
@@ -42,10 +43,11 @@ class Engine:
         """One connection until either side ends it; closes the socket."""
         tls = state.get("tls")
         stream: Any = _Begun(sock, first)
+        state = {**state, "stream": stream}
         if tls is not None:
             plain = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
             stream = trio.SSLStream(plain, tls, server_side=True)
-        await TCPServer(self._app, self._config, self._context, state, stream)
+        await _Server(self._app, self._config, self._context, state, stream)
 
 
 def _one_at_a_time(app: Any) -> Any:
@@ -69,6 +71,42 @@ def _one_at_a_time(app: Any) -> Any:
     return ask
 
 
+def _in_one_piece(app: Any) -> Any:
+    """`app` whose responses leave with their head and the first of their body in one write: by
+    itself hypercorn writes twice, and whoever waits is woken twice."""
+
+    async def ask(scope: Any, receive: Any, send: Any) -> None:
+        stream: _Begun | None = scope.get("state", {}).pop("stream", None)
+        if stream is None:
+            await app(scope, receive, send)
+            return
+
+        async def held(message: Any) -> None:
+            # A stream's head may be all that there is for a while, so only what tells its length
+            # is held back.
+            if message["type"] == "http.response.start" and _tells_length(message):
+                stream.hold()
+            await send(message)
+
+        await app(scope, receive, held)
+
+    return ask
+
+
+class _Server(TCPServer):
+    """Spares the turns of the loop that writing nothing would take: each costs as much as a
+    write, and hypercorn ends every response so."""
+
+    async def protocol_send(self, event: Any) -> None:
+        idle = isinstance(event, RawData) and isinstance(self.stream, _Begun)
+        if not idle or not self.stream.keeps(event.data):
+            await super().protocol_send(event)
+
+
+def _tells_length(message: Any) -> bool:
+    return any(name.lower() == b"content-length" for name, _value in message.get("headers", ()))
+
+
 class _Begun:
     """A stream whose first bytes have been read; the methods are those that TCPServer calls."""
 
@@ -76,6 +114,7 @@ class _Begun:
         self.socket = trio.socket.from_stdlib_socket(sock)
         self._stream = trio.SocketStream(self.socket)
         self._first = first
+        self._held: bytes | None = None
 
     async def receive_some(self, size: int) -> bytes:
         data, self._first = self._first, b""
@@ -83,7 +122,20 @@ class _Begun:
             return data
         return bytes(await self._stream.receive_some(size))
 
+    def hold(self) -> None:
+        """The next bytes are to leave with those after them."""
+        self._held = b""
+
+    def keeps(self, data: bytes) -> bool:
+        """Whether there is nothing to write now: these bytes are held back, or there are none."""
+        if self._held == b"":
+            self._held = data
+            return True
+        return not data and self._held is None
+
     async def send_all(self, data: bytes) -> None:
+        if self._held is not None:
+            data, self._held = self._held + data, None
         await self._stream.send_all(data)
 
     async def send_eof(self) -> None:

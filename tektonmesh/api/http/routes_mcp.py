@@ -15,19 +15,19 @@ from tektonmesh.errors import LocalError
 class _Passed(Response):
     """A response that the face itself gives; what stands before it has admitted the caller."""
 
-    def __init__(self, manager: Any) -> None:
+    def __init__(self, door: Any) -> None:
         super().__init__()
-        self._manager = manager
+        self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._manager.handle_request(scope, receive, send)
+        await self._door(scope, receive, send)
 
 
 async def _pass(call: Call, wanted: Wanted) -> Response:
     door = call.operations.mcp
     if door is None:
         raise LocalError("MCP is not served here.", code="unknown_method")
-    return _Passed((await door.face(wanted)).manager)
+    return _Passed((await door.face(wanted)).door)
 
 
 async def everything(call: Call) -> Response:

@@ -56,7 +56,9 @@ def test_a_partner_two_hops_away_sees_what_is_shared_and_the_relay_sees_nothing(
     assert seen(b) == []
     assert views_cis.record(c.node, "canary-partner@a")["share"] == "partners"
     assert "canary" not in repr(passed)
-    assert not [key for key, value in (b.saved | c.saved).items() if b"canary" in key[1] + value]
+    assert not [key for key, value in b.saved.items() if b"canary" in key[1] + value]
+    on_disk = [key for key, value in c.saved.items() if b"canary-partner" in value]
+    assert on_disk == [(sharing.TABLE, A)]
 
 
 def test_a_partner_may_speak_to_what_is_shared_with_it() -> None:
@@ -100,6 +102,89 @@ def test_a_partner_that_starts_anew_gets_everything_again() -> None:
     network.join("b", "c")
     network.settle()
     assert seen(again) == ["numa@a"]
+
+
+def restarted(network: Network, name: str, *peers: str) -> Member:
+    network.settle()
+    return network.restart(name, *peers)
+
+
+def test_after_a_restart_that_meets_nobody_what_was_shared_is_still_there() -> None:
+    network = chain()
+    a, c = network["a"], network["c"]
+    a.register("numa", share="partners")
+    terms(a, C, mode="full")
+    c = restarted(network, "c")
+    network.run(2.5 * sharing.CONFIRM_S)
+    assert seen(c) == ["numa@a"]
+    # What is said now is newer than what was on the disk.
+    network.join("b", "c")
+    a.register("athena", share="partners")
+    network.settle()
+    assert seen(c) == ["athena@a", "numa@a"]
+    assert seen(restarted(network, "c")) == ["athena@a", "numa@a"]
+
+
+def test_an_owner_that_is_there_and_does_not_say_it_again_has_taken_it_back() -> None:
+    network = chain()
+    a = network["a"]
+    a.register("numa", share="partners")
+    terms(a, C, mode="full")
+    network.settle()
+    before = network["c"].saved
+    network.kill("c")
+    terms(a, C, mode="")
+    network.restart("a", "b")  # and knows no more whom it has told what
+    c = network.add("c", before)
+    told: list[bytes] = []
+    c.node.sharing.watch(told.append)
+    network.join("b", "c")
+    network.settle()
+    assert seen(c) == ["numa@a"]
+    network.run(2.5 * sharing.CONFIRM_S)
+    assert seen(c) == [] and told == [A]
+    assert (sharing.TABLE, A) not in c.saved
+
+
+def test_what_is_on_the_disk_is_judged_anew() -> None:
+    network = chain()
+    a, c = network["a"], network["c"]
+    a.register("numa", share="partners")
+    terms(a, C, mode="full")
+    network.settle()
+    whole = c.saved[sharing.TABLE, A]
+    pack = c.node.env.codec.pack
+    unknown = make_keys(9)[1].stack_id
+    for source, row in (
+        (A, b"nonsense"),
+        (A, pack(7)),
+        (A, pack([1, 2])),
+        (A, pack(["1", [], None])),
+        (A, pack([1, {}, None])),
+        (unknown, whole),
+    ):
+        c.saved.pop((sharing.TABLE, A), None)
+        c.saved[sharing.TABLE, source] = row
+        c = restarted(network, "c")
+        network.settle()
+        assert seen(c) == [] and (sharing.TABLE, source) not in c.saved
+    c.saved[sharing.TABLE, A] = whole
+    c.do(lambda ticket: ev.EvictPeer(ticket, A))
+    c = restarted(network, "c")
+    network.settle()
+    assert seen(c) == [] and (sharing.TABLE, A) not in c.saved
+
+
+def test_what_is_said_again_is_not_written_again() -> None:
+    network = chain()
+    a, c = network["a"], network["c"]
+    share(a, C, [{"name": "numa"}], 1)
+    before = c.saved[sharing.TABLE, A]
+    share(a, C, [{"name": "numa"}], 2)
+    assert c.saved[sharing.TABLE, A] == before
+    share(a, C, [{"name": "numa"}], 3)
+    share(a, C, [], 4)
+    assert c.saved[sharing.TABLE, A] != before
 
 
 def test_a_snapshot_that_was_lost_comes_again() -> None:

@@ -345,6 +345,22 @@ def test_a_stack_whose_records_went_is_told_nothing_more() -> None:
     assert C not in a.node.sharing._told
 
 
+def test_an_eviction_ends_the_gossip_since_other_members_may_admit_that_stack_still() -> None:
+    network = own()
+    a = network["a"]
+    offer(a)
+    assert gossiped(network["b"])
+    a.do(lambda ticket: ev.EvictPeer(ticket, C))
+    network.settle()
+    # c is b's neighbour as before, and b passes on all that a gossips.
+    assert not gossiped(network["c"]) and told(network["c"]) is None
+    whole = told(network["b"])
+    assert whole is not None and list(whole.lists) == ["tool"]
+    again = network.restart("a", "b")
+    network.settle()
+    assert not again.node.sharing.usable.gossiped()
+
+
 def test_only_a_ci_with_a_server_has_a_catalogue() -> None:
     network = own()
     a = network["a"]

@@ -18,6 +18,7 @@ from tektonmesh.core.ids import show_id
 from tektonmesh.mcp import catalogue as cat
 from tektonmesh.mcp import federation as fed
 from tektonmesh.mcp.federation import Entry, Federation, kinds_that_differ
+from tektonmesh.mcp.parts import Part, Parts
 from tektonmesh.mcp.pins import Pins
 from tektonmesh.mcp.serving import Serving
 from tests.desks import Desks, catalogue, offer, tool
@@ -42,7 +43,9 @@ class Bench:
         mine: Any = SimpleNamespace(get=lambda name: self.own.get(name.lower()))
         pins = Pins(home)
         pins.open()
-        self.federation = Federation(self.a, mine, pins)
+        self.parts = Parts(home)
+        self.parts.open()
+        self.federation = Federation(self.a, mine, pins, self.parts)
 
     def server(self, name: str) -> Any:
         made = self.made.get(name.lower())
@@ -236,7 +239,47 @@ async def test_what_may_be_used_is_asked_for_and_goes_with_its_grant(
             lambda ticket: ev.Govern(ticket, "revoke", {"stack_id": bench.a.node.env.me})
         )
         bench.desks.settle()
-        assert bench.tools("tool@b") == [] and not bench.federation._offers
+        assert bench.tools("tool@b") == [] and not bench.parts.places()
+
+
+async def test_what_was_told_is_there_after_a_restart_without_asking(
+    tmp_path: Path, quick_clock: trio.testing.MockClock
+) -> None:
+    async with a_bench(tmp_path, **FOREIGN) as bench:
+        await bench.offer("tool")
+        bench.govern("grant", verb="tool.call:echo")
+        bench.federation.entries()
+        await pause()
+        assert bench.tools("tool@b") == ["echo"] and bench.parts.unsaved
+        bench.parts.flush()
+        bench.made.clear()
+        again = Parts(tmp_path)
+        again.open()
+        servers: Any = SimpleNamespace(get=lambda _name: None)
+        federation = Federation(bench.a, servers, Pins(tmp_path), again)
+        found = federation.find("tool@b")
+        assert found is not None and [it["name"] for it in found.items("tools")] == ["echo"]
+
+
+async def test_a_part_that_is_damaged_on_the_disk_lists_nothing(tmp_path: Path) -> None:
+    async with a_bench(tmp_path, telling=False, **FOREIGN) as bench:
+        await bench.offer("tool")
+        bench.govern("grant", verb="tool.call:echo")
+        place = (bench.b.node.env.me, "tool")
+        digest = bench.a.node.sharing.uses(place[0]).lists["tool"]
+        bench.parts.put(place, Part(digest, b"nonsense"))
+        bench.federation.touch()
+        assert bench.tools("tool@b") == []
+
+
+async def test_parts_of_what_is_no_longer_told_are_forgotten(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with a_bench(tmp_path, **FOREIGN) as bench:
+        bench.parts.put((bench.b.node.env.me, "absent"), Part(b"1", b""))
+        bench.federation.touch()
+        await pause()
+        assert not bench.parts.places()
 
 
 async def test_a_partner_s_ci_is_used_like_any_other(

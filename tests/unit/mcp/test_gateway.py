@@ -145,6 +145,7 @@ async def test_lists_are_those_of_the_scope_without_what_the_sdk_refuses(mode: s
         assert [one.uri_template for one in found] == ["file:///{name}"]
         assert [one.name for one in (await client.list_prompts()).prompts] == ["ask"]
         bench.known.denied = ("echo",)
+        bench.known.version += 1
         assert (await client.list_tools()).tools == []
         assert bench.mesh.calls == []
 

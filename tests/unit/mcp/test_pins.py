@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tektonmesh.errors import StoreError
-from tektonmesh.mcp.pins import FILE_NAME, Pin, Pins
+from tektonmesh.mcp.base import FILE_NAME
+from tektonmesh.mcp.pins import Pin, Pins
 
 PIN = Pin("stack", "numa", "tools", "echo")
 

@@ -357,6 +357,12 @@ class Daemon:
         self.said.append(event.data if isinstance(event, ev.ReplyChunk) else event.body)
 
 
+async def attended(talk: Talk) -> None:
+    while True:
+        await trio.sleep(0.1 if talk.holds else 1.0)
+        talk.stay_alive()
+
+
 async def test_progress_goes_through_ten_times_a_second_and_the_newest_last(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -364,7 +370,7 @@ async def test_progress_goes_through_ten_times_a_second_and_the_newest_last(
     talk = Talk(daemon, 1)
     notify = talk.notifier({})
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(talk.stay_alive)
+        nursery.start_soon(attended, talk)
         for number in range(200):
             notify("notifications/progress", {"progress": number})
             await trio.sleep(0.01)
@@ -393,8 +399,31 @@ async def test_a_silent_call_is_vouched_for_every_ten_seconds(
 ) -> None:
     daemon: Any = Daemon()
     with trio.move_on_after(35.5):
-        await Talk(daemon, 1).stay_alive()
+        await attended(Talk(daemon, 1))
     assert daemon.said == [frames.ALIVE] * 3
+
+
+async def test_whoever_serves_vouches_for_all_calls_under_way_and_then_rests(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def slow(_method: str, params: dict[str, Any], flight: Any) -> dict[str, Any]:
+        for number in range(15):
+            flight.notify("notifications/progress", {"progress": number})
+        await trio.sleep(25.0)
+        return {}
+
+    async with a_bench(slow) as bench:
+        for _ in range(2):
+            bench.b.injected.clear()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(partial(bench.call, name="echo"))
+                nursery.start_soon(partial(bench.call, name="look"))
+            said = [it.data for it in bench.b.injected if isinstance(it, ev.ReplyChunk)]
+            assert said.count(frames.ALIVE) == 4
+            assert len([line for line in said if b'"progress":14' in line]) == 2
+            assert not bench.serving._talks
+            await trio.sleep(2.0)
+            assert not bench.serving._attending
 
 
 async def test_calls_of_the_same_stack_are_not_counted() -> None:
