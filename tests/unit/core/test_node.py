@@ -12,7 +12,7 @@ from tektonmesh.core import events as ev
 from tektonmesh.core.head import MINOR_VERSION
 from tektonmesh.core.ids import show_id
 from tektonmesh.core.messages import Bye, Delta, Vouch, Want
-from tektonmesh.core.node import NOVELTY_QUIET_S
+from tektonmesh.core.offences import NOVELTY_QUIET_S
 from tektonmesh.core.types import ContentVersion, SignedHead
 from tests.network import Member, Network
 from tests.support import Author
