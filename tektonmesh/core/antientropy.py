@@ -21,6 +21,7 @@ from tektonmesh.core.outlines import Outliner
 from tektonmesh.core.replica import Applied, Change, Replica
 from tektonmesh.core.soonest import Soonest
 from tektonmesh.core.types import ContentVersion, LinkId, StackId, Version
+from tektonmesh.core.unproven import Unproven
 from tektonmesh.errors import RemoteError
 
 VECTOR_MAX = 256
@@ -92,6 +93,7 @@ class AntiEntropy:
         self._bucket_changed: dict[int, float] = {}
         self._late: dict[StackId, None] = {}
         self._halves = Soonest(env, "half-leases", replica.owners, self._half_instants, self._half)
+        self.unproven = Unproven(env, self.left_out)
         self.outliner = Outliner(env, replica, self._ask_all)
         self._tellers: list[Callable[[LinkId], None]] = []
         dissemination.watch_answers(self._answered)
@@ -154,18 +156,26 @@ class AntiEntropy:
                 for tell in self._tellers:
                     tell(link)
 
-    # --- evicted owners --------------------------------------------------------------------------
+    # --- owners that are left out ----------------------------------------------------------------
 
-    def evicted(self) -> None:
-        """An owner was evicted here: every peer leaves it out of what it tells us."""
+    def leaving_out(self) -> tuple[StackId, ...]:
+        """The owners of whom no peer is to tell us: evicted here, or no members that we know."""
+        barred = dict.fromkeys([*self.replica.trust.evicted(), *self.unproven.left_out])
+        return tuple(barred)[:REFUSES_MAX]
+
+    def leaves_out(self, owner: StackId) -> bool:
+        return self.replica.trust.refuses(owner) or owner in self.unproven.left_out
+
+    def left_out(self) -> None:
+        """Whom we leave out has changed: every peer leaves it out of what it tells us."""
         for link, state in self._links.items():
             if not self.replica.trust.refuses(state.stack_id):
                 self._tell_refused(link, state)
 
     def _tell_refused(self, link: LinkId, state: _Link) -> None:
         """Over the bound, pairs that differ in the rest stay `not_converged`."""
-        state.mine = tuple(self.replica.trust.evicted()[:REFUSES_MAX])
-        if state.mine:
+        before, state.mine = state.mine, self.leaving_out()
+        if state.mine != before:
             self.env.emit(Send(link, (Refuses(state.mine),)))
 
     def on_refuses(self, link: LinkId, message: Refuses) -> None:
@@ -388,6 +398,8 @@ class AntiEntropy:
             del self._late[owner]
             if not self.dissemination.is_eager(link):
                 self.dissemination.graft(link, [])
+        if result is Applied.UNPROVEN:
+            self.unproven.came(owner)
         if result is Applied.NEED:
             return
         asked_of = self._asking.pop(owner, None)
@@ -409,6 +421,8 @@ class AntiEntropy:
         if change.kind != "refresh":
             self._changed_at = self._bucket_changed[owner[0]] = self.env.now
             self.env.deadlines.set("prints", self.env.after(SETTLE_S), self._tell_prints)
+        if change.kind == "new":
+            self.unproven.believe(owner)
         if change.kind == "forgotten":
             for state in self._links.values():
                 state.todo.pop(owner, None)

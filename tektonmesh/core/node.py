@@ -235,7 +235,7 @@ class Node:
             ev.AdmitPeer: self._command(self._admit),
             ev.EvictPeer: self._command(self._evict),
             ev.Govern: self._command(self._govern),
-            ev.TakeKeys: self._command(self._take_keys),
+            ev.TakeKeys: self._command(self.owner.take_keys),
             ev.AskWitnesses: self._command(self.witness.ask),
             ev.AuditState: self._audit_state,
             ev.Drain: self._command(self._drain),
@@ -400,6 +400,7 @@ class Node:
 
     def _admit(self, event: ev.AdmitPeer) -> dict[str, Any]:
         result = self.trust.admit(event.stack_id)
+        self.antientropy.unproven.believe(event.stack_id)
         self.dialling.retry_now(event.stack_id)
         return result
 
@@ -411,17 +412,12 @@ class Node:
         machine = self.invites if event.act in ("invite", "uninvite", "join") else self.rights
         return machine.govern(event)
 
-    def _take_keys(self, event: ev.TakeKeys) -> dict[str, Any]:
-        result = self.trust.take_keys(event.keydoc, event.crypto)
-        self.owner.rekeyed()
-        return result
-
     def _evict(self, event: ev.EvictPeer) -> dict[str, Any]:
         result = self.trust.evict(event.stack_id)
         self.rights.forget(event.stack_id)
         self.neighbours.close(event.stack_id, "evicted", "This stack was evicted.")
         self.replica.drop(event.stack_id)
-        self.antientropy.evicted()
+        self.antientropy.left_out()
         return result
 
     def _cancel(self, event: ev.CancelCommand) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tektonmesh.core.effects import Answer, Save
 from tektonmesh.core.equivocation import Evidence
+from tektonmesh.core.events import TakeKeys
 from tektonmesh.core.head import EPOCH_MAX, LEASE_MAX_S, MINOR_VERSION, Head
 from tektonmesh.core.held import Held
 from tektonmesh.core.keydoc import KeyDoc, hash_doc
@@ -351,9 +352,10 @@ class Owner:
             self._content_ver += 1
             self.env.deadlines.set(PUBLISH, self.env.now, self._publish)
 
-    def rekeyed(self) -> None:
+    def take_keys(self, event: TakeKeys) -> dict[str, Any]:
         """The keys of this stack are new: say so at once, under the next key epoch, which is above
         all that a clone or a thief can sign. That ends the silence of a fence as well."""
+        result = self.replica.trust.take_keys(event.keydoc, event.crypto)
         if self._fenced:
             self._fenced, self._epoch_saved = False, 0
             self._raise_epoch(0)
@@ -361,6 +363,7 @@ class Owner:
             self._publish_self()
             self._content_ver += 1
             self._publish()
+        return result
 
     # --- leaving ---------------------------------------------------------------------------------
 

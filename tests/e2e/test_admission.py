@@ -116,6 +116,28 @@ def test_a_relay_between_two_organisations_carries_what_it_never_sees(mesh: Mesh
     assert CANARY not in relay.log.read_text()
 
 
+def test_a_guest_in_a_mesh_with_a_secret_is_named_on_both_sides(mesh: Mesh) -> None:
+    a, b = mesh.chain("ab")
+    for stack in (a, b):
+        stack.start_echo("numa")
+    words = ("--mesh", "own", "--no-mdns", "--listen", "127.0.0.1:0")
+    guest = mesh.add("guest", *words).start()
+    token = a.cli("invite", "--mode", "full").out.strip().splitlines()[-1]
+    assert guest.cli("join", token).code == 0
+    wait_until("the guest sees numa", lambda: "numa@a" in guest.cis(), within_s=10)
+    for stack in (a, b, guest):
+        # Each leaves out whom it cannot believe, after a moment, and they agree on the rest.
+        wait_until(
+            f"{stack.name} has converged", lambda s=stack: s.status()["converged"], within_s=30
+        )
+    assert guest.up() == ["a", "guest"] and b.up() == ["a", "b"]
+    assert guest.cli("send", "numa@a", "hello").out.strip() == "hello"
+    assert guest.cli("send", "numa@b", "hello").code == 4
+    assert "guest is a guest" in a.cli("doctor").out
+    assert "1 stacks are left out" in guest.cli("doctor").out
+    assert a.rpc("policy")["guests"] == [guest.status()["id"]]
+
+
 @pytest.fixture
 def stack(mesh: Mesh) -> Stack:
     return organisation(mesh, "alone")
