@@ -144,6 +144,10 @@ class Trust:
                 return True
         return False
 
+    def is_linked(self, stack_id: StackId) -> bool:
+        """Whether a link with it is up."""
+        return stack_id in self._linked.values()
+
     def is_approved(self, stack_id: StackId) -> bool:
         """Whether people here said its id, or used an invite of it."""
         held = self._peers.get(stack_id)
