@@ -85,9 +85,13 @@ class Door:
                  "headers": pairs, "state": {}}  # fmt: skip
         return await self.ask(scope, body, parts, door)
 
-    async def ask(self, scope: Any, body: bytes, parts: int = 1, door: Any = None) -> Said:
+    async def ask(
+        self, scope: Any, body: bytes, parts: int = 1, door: Any = None, *, whole: bool = True
+    ) -> Said:
+        """`whole`: the end of the body is said by a message of its own, as hypercorn does."""
         step = max(1, -(-len(body) // parts))
-        waiting = [body[at : at + step] for at in range(0, len(body), step)] or [b""]
+        waiting = [body[at : at + step] for at in range(0, len(body), step)]
+        waiting += [b""] * whole
 
         async def receive() -> dict[str, Any]:
             if waiting:
@@ -153,6 +157,16 @@ async def test_a_plain_call_is_answered_without_the_sdk_and_as_by_it(parts: int)
         assert (address, method) == ("files@west", "tools/call")
         assert (params["name"], params["arguments"]) == ("echo", {"text": "x"})
         assert params["_meta"] == META
+
+
+async def test_the_end_of_a_body_may_come_with_its_last_part() -> None:
+    async with a_door() as door:
+        body = json.dumps(call()).encode()
+        lines = HEADERS | {"content-length": str(len(body))}
+        scope = {"type": "http", "method": "POST", "path": "/mcp", "query_string": b"",
+                 "headers": [(k.encode(), v.encode()) for k, v in lines.items()],
+                 "state": {}}  # fmt: skip
+        assert read(await door.ask(scope, body, whole=False))[0] == 200
 
 
 async def test_who_calls_is_asked_of_the_headers() -> None:

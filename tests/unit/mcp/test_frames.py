@@ -54,6 +54,10 @@ def test_an_endless_line_and_what_is_no_object_are_refused() -> None:
         list(frames.Lines().feed(b"7\n"))
 
 
+def test_a_line_with_nothing_on_it_says_nothing() -> None:
+    assert list(frames.Lines().feed(b'\n{"result":{}}\n\n')) == [{"result": {}}]
+
+
 def test_half_a_surrogate_pair_cannot_break_a_line() -> None:
     assert list(frames.Lines().feed(frames.result_line({"x": "\ud800"}))) == [
         {"result": {"x": "?"}}

@@ -41,6 +41,27 @@ async def test_each_question_ends_a_call_and_the_next_call_answers_it(
     assert done == {"answers": [{"action": "accept"}] * 2}
 
 
+async def test_two_questions_at_once_are_one_too_many(nursery: trio.Nursery) -> None:
+    async def asks_at_once(ask: Any) -> dict[str, Any]:
+        refused: list[str] = []
+
+        async def one(words: str) -> None:
+            try:
+                await ask("elicitation/create", {"message": words})
+            except MCPError as error:
+                refused.append(str(error))
+
+        async with trio.open_nursery() as both:
+            both.start_soon(one, "one")
+            both.start_soon(one, "two")
+        return {"refused": refused}
+
+    place = ParkingPlace(nursery)
+    asked = await place.begin("west", asks_at_once)
+    done = await place.go_on("west", ANSWER | {"requestState": asked["requestState"]})
+    assert done == {"refused": ["One question at a time."]}
+
+
 async def test_nobody_else_can_go_on_with_a_call(nursery: trio.Nursery) -> None:
     place = ParkingPlace(nursery)
     one = await place.begin("west", asks_twice)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tektonmesh.errors import RemoteError, StoreError
 from tektonmesh.mcp import parts as parts_module
-from tektonmesh.mcp.base import FILE_NAME
+from tektonmesh.mcp.base import FILE_NAME, Base
 from tektonmesh.mcp.parts import Part, Parts
 from tests.support import make_keys
 
@@ -66,6 +67,15 @@ def test_a_row_that_somebody_else_wrote_is_passed_over(tmp_path: Path) -> None:
         base.execute("insert into part values ('no id', 'numa', x'00', x'00')")
     base.close()
     assert opened(tmp_path).places() == []
+
+
+def test_a_use_that_fails_changes_nothing(tmp_path: Path) -> None:
+    opened(tmp_path)
+    with suppress(ZeroDivisionError), Base(tmp_path) as base:
+        base.execute("insert into part values ('x', 'numa', x'00', x'00')")
+        raise ZeroDivisionError
+    with Base(tmp_path) as base:
+        assert base.execute("select count(*) from part").fetchone() == (0,)
 
 
 def test_a_file_that_is_no_database_is_said(tmp_path: Path) -> None:

@@ -300,7 +300,8 @@ async def test_a_new_server_is_listened_to_again_when_its_stream_ends(
         await until(lambda: server.methods().count("subscriptions/listen") == 3)
         bench.server.subscribe("x:y")
         await until(lambda: server.methods().count("subscriptions/listen") == 4)
-        assert server.asked[-1][1]["notifications"]["resourceSubscriptions"] == ["x:y"]
+        last = [params for method, params in server.asked if method == "subscriptions/listen"][-1]
+        assert last["notifications"]["resourceSubscriptions"] == ["x:y"]
 
 
 # --- all of them ---------------------------------------------------------------------------------
