@@ -234,6 +234,9 @@ class Trust:
         """A handshake ended without admission, on our side or on theirs."""
         if event.stack_id == self.env.me:
             return
+        if event.reason == OLD_KEYS:
+            self.old_links.refused(event)
+            return
         peer = self._peers.pop(event.stack_id, None) or _Peer("pending")
         self._peers[event.stack_id] = peer
         peer.name, peer.last_seen = event.name, self.clock.now_ms() // 1000
