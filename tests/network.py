@@ -51,7 +51,9 @@ class Member:
     """One stack: its node, what it did so far, and its tickets."""
 
     def __init__(self, network: Network, name: str, saved: Saved, **settings: Any) -> None:
-        keys, identity = make_keys(number_of(name), name=name)
+        # Whether its key document proves that it knows the secret of the mesh.
+        mesh_key = MESH_KEY if settings.pop("proves", True) else None
+        keys, identity = make_keys(number_of(name), name=name, mesh_key=mesh_key)
         self.name = name
         self.id: StackId = identity.stack_id
         self.keys = keys

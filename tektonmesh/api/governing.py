@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from tektonmesh.api import validate
+from tektonmesh.api.keykeeping import KeyKeeping
 from tektonmesh.core import events as ev
 from tektonmesh.core.ids import parse_id, show_id
 from tektonmesh.core.policy import Act, Verdict, check_verb
@@ -46,6 +47,7 @@ class Governing:
             "policy": self.policy,
             "audit": self.audit,
             "token": self.token,
+            "keys": KeyKeeping(daemon).keys,
         }
 
     async def _govern(self, act: str, **params: Any) -> dict[str, Any]:

@@ -103,7 +103,11 @@ def check_rights(where: Where) -> Iterator[Finding]:
 
     with where.client() as client:
         grants, tokens = client.call("grant"), client.call("token")
-        terms, invites = client.call("policy")["peers"], client.call("invite", list=True)
+        policy, invites = client.call("policy"), client.call("invite", list=True)
+        names = {peer["id"]: peer["name"] for peer in client.call("peers")}
+        unproven = client.call("status")["registry"]["unproven"]
+    yield from _guests(names, policy["guests"], unproven)
+    terms = policy["peers"]
     for grant in grants:
         said = f"{grant['name']} may {grant['verb']} on {grant['ci']}"
         advice = f"tektonmesh revoke {grant['id']}"
@@ -123,6 +127,21 @@ def check_rights(where: Where) -> Iterator[Finding]:
     if invites:
         detail = f"{len(invites)} invites are open"
         yield Finding("invites", "warn", detail, "`tektonmesh invite --list` shows them.")
+
+
+def _guests(names: Mapping[str, str], guests: list[str], unproven: int) -> Iterator[Finding]:
+    """Who is known to some of the mesh alone; this stack itself may be such a guest."""
+    from tektonmesh.cli.doctor import Finding
+
+    for guest in guests:
+        detail = f"{names.get(guest) or guest} is a guest: the other stacks of this mesh do not"
+        detail += " know it, since it has not proved the secret"
+        advice = "Let each stack that it is to meet invite it, or give it the secret."
+        yield Finding("guests", "warn", detail, advice)
+    if unproven:
+        detail = f"{unproven} stacks are left out: nothing proves here that they are members"
+        advice = "Ask each that you want to meet for an invite, or for the secret of the mesh."
+        yield Finding("members", "warn", detail, advice)
 
 
 def check_audit(home: Path) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from tektonmesh.core.outlines import Outliner
 from tektonmesh.core.replica import Applied, Change, Replica
 from tektonmesh.core.soonest import Soonest
 from tektonmesh.core.types import ContentVersion, LinkId, StackId, Version
+from tektonmesh.core.unproven import Unproven
 from tektonmesh.errors import RemoteError
 
 VECTOR_MAX = 256
@@ -85,12 +86,14 @@ class AntiEntropy:
         self.env = env
         self.replica = replica
         self.dissemination = dissemination
+        self._relays = dissemination.relays
         self._links: dict[LinkId, _Link] = {}
         self._asking: dict[StackId, LinkId] = {}
         self._changed_at = env.now
         self._bucket_changed: dict[int, float] = {}
         self._late: dict[StackId, None] = {}
         self._halves = Soonest(env, "half-leases", replica.owners, self._half_instants, self._half)
+        self.unproven = Unproven(env, self.left_out)
         self.outliner = Outliner(env, replica, self._ask_all)
         self._tellers: list[Callable[[LinkId], None]] = []
         dissemination.watch_answers(self._answered)
@@ -112,7 +115,10 @@ class AntiEntropy:
             state.told_at = self.env.now
             return
         self._tell_refused(link, state)
-        self._offer(link, reply=False)
+        if self._relays.is_relay(link):
+            self._relays.tell_all(link)
+        else:
+            self._offer(link, reply=False)
 
     def link_down(self, link: LinkId) -> None:
         """What was asked of this link is asked of the others."""
@@ -127,8 +133,8 @@ class AntiEntropy:
     def converged(self) -> tuple[bool, list[StackId]]:
         """Whether every linked peer last said that it holds what we hold now, and who did not.
         News of the last moment do not count until there was time to compare."""
-        links = self._links.values()
-        others = {state.stack_id: None for state in links if self._differs(state)}
+        links = [(link, s) for link, s in self._links.items() if not self._relays.is_silent(link)]
+        others = {state.stack_id: None for _link, state in links if self._differs(state)}
         return not others, sorted(others)
 
     def _differs(self, state: _Link) -> bool:
@@ -150,18 +156,26 @@ class AntiEntropy:
                 for tell in self._tellers:
                     tell(link)
 
-    # --- evicted owners --------------------------------------------------------------------------
+    # --- owners that are left out ----------------------------------------------------------------
 
-    def evicted(self) -> None:
-        """An owner was evicted here: every peer leaves it out of what it tells us."""
+    def leaving_out(self) -> tuple[StackId, ...]:
+        """The owners of whom no peer is to tell us: evicted here, or no members that we know."""
+        barred = dict.fromkeys([*self.replica.trust.evicted(), *self.unproven.left_out])
+        return tuple(barred)[:REFUSES_MAX]
+
+    def leaves_out(self, owner: StackId) -> bool:
+        return self.replica.trust.refuses(owner) or owner in self.unproven.left_out
+
+    def left_out(self) -> None:
+        """Whom we leave out has changed: every peer leaves it out of what it tells us."""
         for link, state in self._links.items():
             if not self.replica.trust.refuses(state.stack_id):
                 self._tell_refused(link, state)
 
     def _tell_refused(self, link: LinkId, state: _Link) -> None:
         """Over the bound, pairs that differ in the rest stay `not_converged`."""
-        state.mine = tuple(self.replica.trust.evicted()[:REFUSES_MAX])
-        if state.mine:
+        before, state.mine = state.mine, self.leaving_out()
+        if state.mine != before:
             self.env.emit(Send(link, (Refuses(state.mine),)))
 
     def on_refuses(self, link: LinkId, message: Refuses) -> None:
@@ -191,6 +205,8 @@ class AntiEntropy:
         if state is None:
             return b""
         self.dissemination.refresh(link)
+        if self._relays.is_silent(link):
+            return b""
         own = self._print(state)
         waited = self.env.now - state.told_at >= self.env.settings.fingerprint_interval_s
         if not waited and own == state.told and state.theirs in (b"", own):
@@ -202,7 +218,7 @@ class AntiEntropy:
         """Compare. The first difference may be news on their way, so only a second look, with our
         own print at rest in between, starts a repair."""
         state = self._links.get(link)
-        if state is None or len(theirs) != PRINT_SIZE:
+        if state is None or len(theirs) != PRINT_SIZE or self._relays.is_silent(link):
             return
         own = self._print(state)
         state.theirs, state.agreed = theirs, theirs == own
@@ -285,6 +301,8 @@ class AntiEntropy:
     def _send_vector(self, link: LinkId, buckets: tuple[int, ...], *, reply: bool) -> None:
         """Both ends may start at once: what was sent a moment ago and did not change since is not
         sent again. That an owner is missing says nothing, so an empty vector only asks."""
+        if self._relays.is_silent(link):
+            return
         state = self._links[link]
         chosen = self._unsaid(state, buckets or tuple(range(BUCKETS)))
         held = self.replica.entries(chosen) if chosen else []
@@ -380,6 +398,8 @@ class AntiEntropy:
             del self._late[owner]
             if not self.dissemination.is_eager(link):
                 self.dissemination.graft(link, [])
+        if result is Applied.UNPROVEN:
+            self.unproven.came(owner)
         if result is Applied.NEED:
             return
         asked_of = self._asking.pop(owner, None)
@@ -401,6 +421,8 @@ class AntiEntropy:
         if change.kind != "refresh":
             self._changed_at = self._bucket_changed[owner[0]] = self.env.now
             self.env.deadlines.set("prints", self.env.after(SETTLE_S), self._tell_prints)
+        if change.kind == "new":
+            self.unproven.believe(owner)
         if change.kind == "forgotten":
             for state in self._links.values():
                 state.todo.pop(owner, None)

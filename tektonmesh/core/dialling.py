@@ -96,8 +96,10 @@ class Dialling:
                 self._dial(target)
         for stack_id, addresses in list(self._book.remembered.items()):
             self._lost[stack_id] = None
+            # Whom our own people named is a seed peer to a stack that links with nobody else.
+            named = self._env.settings.seeds_only and self._trust.is_approved(stack_id)
             for address in addresses:
-                self._book.add(address, stack_id)
+                self._book.add(address, stack_id, seed_peer=named)
             self._dial_stack(stack_id)
         self._plan_upkeep()
 

@@ -15,20 +15,30 @@ taken is for `core/replica`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from tektonmesh.core.effects import Send
 from tektonmesh.core.grafts import Grafts
 from tektonmesh.core.head import Head, hash_head
 from tektonmesh.core.held import Held
 from tektonmesh.core.intake import beats
+from tektonmesh.core.linknews import WANT_MAX, Asked, Known, LinkNews, contradicted, has
 from tektonmesh.core.machine import Env
-from tektonmesh.core.messages import Delta, Graft, Ihave, Message, News, Prune, VectorEntry, Want
+from tektonmesh.core.messages import (
+    Delta,
+    Graft,
+    Ihave,
+    Message,
+    News,
+    Prune,
+    RelayOutlines,
+    VectorEntry,
+    Want,
+)
+from tektonmesh.core.relaylinks import RelayLinks
 from tektonmesh.core.replica import Applied, Change, Replica
-from tektonmesh.core.types import ContentVersion, LinkId, SignedKeyDoc, StackId, Version
+from tektonmesh.core.types import ContentVersion, LinkId, StackId
 from tektonmesh.errors import RemoteError
 
-WANT_MAX = 4096
 IHAVE_MAX = 1024
 """Announcements in one message: 60 KiB of them."""
 FLUSH_BYTES = 8 << 20
@@ -37,71 +47,11 @@ FLUSH_PAUSE_S = 0.2
 """40 MB/s at most; a guess, far above what signature checks at the other end allow."""
 UNPROVEN_MAX = 256
 DELTA_OVERHEAD = 1024
-KNOWN_MAX = 512
-"""Owners of which a link's holdings are remembered, the ones heard of last. Of the others a link
-whose replica once agreed with ours is assumed to hold what we held before the news; where that is
-wrong it asks, which costs one round trip."""
-
 QUIET_S = 60.0
 """After so long without a change refreshes shape the tree, since nothing else does. A guess."""
 
 WHOLE_MAX = 8192
 """Bytes of an owner that are sent at once to a link of which nothing is known; a guess."""
-
-Asked = tuple[StackId, ContentVersion | None]
-
-
-class Known(NamedTuple):
-    """What a link is known to hold of an owner, from what was last sent on it or came from it.
-    `version` is None if only the record set is known; `keydoc` None if it may lack the newest."""
-
-    version: Version | None
-    head_hash: bytes
-    content: ContentVersion | None
-    keydoc: SignedKeyDoc | None
-
-
-class _Link:
-    """`news`, `refreshes` and `told` (to be announced) are the queues: owners, in the order they
-    changed. Until `paused_until` the link digests the last flush. Of the owners `left_out` the peer
-    wants no news. `wanted` was asked for on this link. `agreed` says that the peer once held all
-    that we hold."""
-
-    __slots__ = (
-        "agreed",
-        "eager",
-        "known",
-        "left_out",
-        "news",
-        "paused_until",
-        "refreshes",
-        "told",
-        "wanted",
-    )
-
-    def __init__(self) -> None:
-        self.eager = True
-        self.agreed = False
-        self.known: dict[StackId, Known] = {}
-        self.news: dict[StackId, None] = {}
-        self.told: dict[StackId, None] = {}
-        self.refreshes: dict[StackId, None] = {}
-        self.left_out: dict[StackId, None] = {}
-        self.wanted: dict[StackId, None] = {}
-        self.paused_until = 0.0
-
-    def note(self, owner: StackId, known: Known) -> None:
-        """Remember what the link holds of an owner; what was noted longest ago makes room."""
-        self.known.pop(owner, None)
-        self.known[owner] = known
-        if len(self.known) > KNOWN_MAX:
-            del self.known[next(iter(self.known))]
-
-    def ask(self, owners: list[Asked]) -> None:
-        """Remember what is asked for: its coming does not show that the link is one too many."""
-        self.wanted |= dict.fromkeys(owner for owner, _have in owners)
-        while len(self.wanted) > WANT_MAX:
-            del self.wanted[next(iter(self.wanted))]
 
 
 class Dissemination:
@@ -110,12 +60,13 @@ class Dissemination:
     def __init__(self, env: Env, replica: Replica) -> None:
         self.env = env
         self.replica = replica
-        self._links: dict[LinkId, _Link] = {}
+        self._links: dict[LinkId, LinkNews] = {}
         self._unproven: dict[StackId, LinkId] = {}
         self._changed_at = float("-inf")
         self._answer_watchers: list[Callable[[LinkId, StackId, Applied], None]] = []
         self.rtt_s: Callable[[LinkId], float] = _no_rtt
         """The round trip of a link in seconds; told by whoever measures it."""
+        self.relays = RelayLinks(replica, self)
         self._grafts = Grafts(env, self._graft_for, lambda link: self.rtt_s(link))
 
     def watch_answers(self, callback: Callable[[LinkId, StackId, Applied], None]) -> None:
@@ -123,13 +74,28 @@ class Dissemination:
 
     def link_up(self, link: LinkId, stack_id: StackId) -> None:
         """News go to this link from now on; what came before is found by comparing vectors."""
-        self._links[link] = _Link()
+        self._links[link] = LinkNews()
+        self.relays.link_up(link, stack_id)
 
     def link_down(self, link: LinkId) -> None:
         self._links.pop(link, None)
+        self.relays.link_down(link)
         self._grafts.drop_link(link)
         for queue in ("flush", "refresh", "ihave"):
             self.env.deadlines.drop((queue, link))
+
+    def offer(self, link: LinkId, owner: StackId) -> None:
+        """Queue the news of an owner for this link, unless it has them."""
+        state, held = self._links.get(link), self.replica.owners[owner]
+        if state is not None and not has(state, held):
+            self._queue(link, state, owner)
+
+    def has_outline(self, link: LinkId, outline: Delta) -> None:
+        """This came over the link."""
+        state, head = self._links.get(link), self.replica.read_head(outline.head)
+        if state is not None:
+            digest = hash_head(outline.head.head)[:8]
+            state.note(head.stack_id, Known(head.version, digest, None, outline.keydoc))
 
     def known(self, link: LinkId, owner: StackId) -> Known | None:
         """What this link is known to hold of an owner."""
@@ -199,7 +165,9 @@ class Dissemination:
         changes = delta.base != head.content_version
         return changes or self.env.now - self._changed_at > QUIET_S
 
-    def _after(self, link: LinkId, state: _Link, head: Head, delta: Delta, result: Applied) -> None:
+    def _after(
+        self, link: LinkId, state: LinkNews, head: Head, delta: Delta, result: Applied
+    ) -> None:
         owner = head.stack_id
         held = self.replica.owners.get(owner)
         if result is Applied.NEED:
@@ -278,7 +246,7 @@ class Dissemination:
     def _floods(self) -> bool:
         return self.replica.count() <= self.env.settings.flood_stacks_max
 
-    def _prune(self, link: LinkId, state: _Link) -> None:
+    def _prune(self, link: LinkId, state: LinkNews) -> None:
         """A second copy came over this link: news come sooner by another one. Both ends agree on
         what a link is, or one would go on to push what the other does not want."""
         if state.eager and not self._floods():
@@ -309,6 +277,8 @@ class Dissemination:
             return
         held = self.replica.owners[owner]
         if held.outlined:
+            if self.relays.is_relay_for(change.link) or self.relays.is_relay(change.link):
+                self.relays.pass_on(owner)
             return
         self._grafts.came(owner, held.version)
         if change.kind == "refresh":
@@ -322,11 +292,13 @@ class Dissemination:
     def _changed(self, owner: StackId, held: Held) -> None:
         floods = self._floods()
         for link, state in self._links.items():
-            if _has(state, held):
+            if has(state, held):
                 state.news.pop(owner, None)
                 state.refreshes.pop(owner, None)
                 state.told.pop(owner, None)
-            elif (state.eager or floods) and not _is_too_much(state, held):
+            elif (
+                (state.eager or floods) and not _is_too_much(state, held)
+            ) or self.relays.is_relay(link):
                 self._queue(link, state, owner)
             else:
                 self._queue_ihave(link, state, owner)
@@ -338,13 +310,13 @@ class Dissemination:
         floods = self._floods()
         lost = owner == self.env.me and not any(state.eager for state in self._links.values())
         for link, state in self._links.items():
-            if link == source or _has(state, held):
+            if link == source or has(state, held):
                 state.refreshes.pop(owner, None)
             elif owner in state.news:
                 continue
             elif owner in state.told or (lost and not floods):
                 self._queue_ihave(link, state, owner)
-            elif state.eager or floods:
+            elif state.eager or floods or self.relays.is_relay(link):
                 self._queue_refresh(link, state, owner)
 
     def _forget(self, owner: StackId) -> None:
@@ -373,18 +345,18 @@ class Dissemination:
 
     # --- sending ---------------------------------------------------------------------------------
 
-    def _queue(self, link: LinkId, state: _Link, owner: StackId) -> None:
+    def _queue(self, link: LinkId, state: LinkNews, owner: StackId) -> None:
         state.refreshes.pop(owner, None)
         state.told.pop(owner, None)
         state.news[owner] = None
         self._wait_to_flush(link, state)
 
-    def _wait_to_flush(self, link: LinkId, state: _Link) -> None:
+    def _wait_to_flush(self, link: LinkId, state: LinkNews) -> None:
         """At the end of this turn, so that all that changes in it goes together."""
         instant = max(self.env.now, state.paused_until)
         self.env.deadlines.set_earlier(("flush", link), instant, lambda: self._flush(link))
 
-    def _queue_refresh(self, link: LinkId, state: _Link, owner: StackId) -> None:
+    def _queue_refresh(self, link: LinkId, state: LinkNews, owner: StackId) -> None:
         """A head that only refreshes can wait for others: its lease is a hundred times longer."""
         state.refreshes[owner] = None
         instant = self.env.after(self.env.settings.ping_interval_s)
@@ -399,7 +371,7 @@ class Dissemination:
             state.refreshes = {}
             self._wait_to_flush(link, state)
 
-    def _queue_ihave(self, link: LinkId, state: _Link, owner: StackId) -> None:
+    def _queue_ihave(self, link: LinkId, state: LinkNews, owner: StackId) -> None:
         state.refreshes.pop(owner, None)
         state.told[owner] = None
         instant = self.env.after(self.env.settings.ihave_delay_s)
@@ -412,7 +384,7 @@ class Dissemination:
         news: list[News] = []
         for owner in told:
             held = self.replica.owners.get(owner)
-            if held is None or not held.whole or owner in state.left_out or _has(state, held):
+            if held is None or not held.whole or owner in state.left_out or has(state, held):
                 continue
             news.append(News(owner, held.version, held.head_hash))
         for at in range(0, len(news), IHAVE_MAX):
@@ -426,28 +398,36 @@ class Dissemination:
         if len(queued) > 1:
             queued.sort(key=lambda owner: owners[owner].record_set.size)
         state.news = {}
-        messages: list[Delta] = []
+        messages: list[Delta | RelayOutlines] = []
         room = FLUSH_BYTES
         for owner in queued:
             held = owners[owner]
-            if not held.whole or owner in state.left_out or _has(state, held):
+            told = held.whole or held.outlined
+            if not told or owner in state.left_out or has(state, held):
                 continue
             if room <= 0:
                 state.news[owner] = None
                 continue
-            messages.append(self._delta(state, owner, held))
-            room -= DELTA_OVERHEAD + sum(len(put[2]) for put in messages[-1].puts)
+            outline = self.relays.outline(link, held)
+            if outline is not None:
+                keys = held.signed_keydoc
+                state.note(owner, Known(held.version, held.head_hash, None, keys))
+                messages.append(outline)
+                continue
+            delta = self._delta(state, owner, held)
+            messages.append(delta)
+            room -= DELTA_OVERHEAD + sum(len(put[2]) for put in delta.puts)
         if messages:
             self.env.emit(Send(link, tuple(messages)))
         if state.news:
             state.paused_until = self.env.after(FLUSH_PAUSE_S)
             self._wait_to_flush(link, state)
 
-    def _delta(self, state: _Link, owner: StackId, held: Held) -> Delta:
+    def _delta(self, state: LinkNews, owner: StackId, held: Held) -> Delta:
         """The news for a link, based on what it is known to hold, or assumed to."""
         known = state.known.get(owner)
         if known is not None and (known.content is not None or known.version is None):
-            base = None if _contradicted(known, held) else known.content
+            base = None if contradicted(known, held) else known.content
             with_keydoc = known.keydoc != held.signed_keydoc
         else:
             base = held.previous if state.agreed else None
@@ -458,17 +438,7 @@ class Dissemination:
         return self.replica.delta_for(owner, base, with_keydoc=with_keydoc)
 
 
-def _contradicted(known: Known, held: Held) -> bool:
-    """Whether the link holds another head of the version we hold, and so other records."""
-    return known.version == held.version and known.head_hash != held.head_hash
-
-
-def _has(state: _Link, held: Held) -> bool:
-    known = state.known.get(held.head.stack_id)
-    return known is not None and known[:2] == (held.version, held.head_hash)
-
-
-def _is_too_much(state: _Link, held: Held) -> bool:
+def _is_too_much(state: LinkNews, held: Held) -> bool:
     """Whether it would have to be sent whole, and is large: a peer that has just joined is told of
     it, and takes names first (`core/outlines`)."""
     unknown = not state.agreed and held.head.stack_id not in state.known

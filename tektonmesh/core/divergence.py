@@ -8,7 +8,7 @@ so the number may be too large for some seconds, and it never says that all is w
 
 from __future__ import annotations
 
-from tektonmesh.core.antientropy import REFUSES_MAX, AntiEntropy
+from tektonmesh.core.antientropy import AntiEntropy
 from tektonmesh.core.frozen import frozen
 from tektonmesh.core.intake import OWNERS_MAX
 from tektonmesh.core.machine import Env
@@ -100,8 +100,8 @@ class Divergence:
         state = self._links.get(link)
         if state is None:
             return
-        evicted = self._replica.trust.evicted()[:REFUSES_MAX]
-        if theirs == self._replica.fingerprint((*evicted, *state.refused)):
+        barred = (*self._antientropy.leaving_out(), *state.refused)
+        if theirs == self._replica.fingerprint(barred):
             agreed = self._links[link] = _Link(state.stack_id, None)
             agreed.refused = state.refused
         elif state.since is None:
@@ -139,7 +139,7 @@ class Divergence:
                     self._note(state, mine.owner, None)
 
     def _note(self, state: _Link, owner: StackId, told: VectorEntry | None) -> None:
-        left_out = owner in state.refused or self._replica.trust.refuses(owner)
+        left_out = owner in state.refused or self._antientropy.leaves_out(owner)
         state.differing.pop(owner, None)
         if left_out or not self._differs(owner, told):
             return

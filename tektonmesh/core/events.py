@@ -11,7 +11,7 @@ from typing import Any
 from tektonmesh.core.ci import Offered
 from tektonmesh.core.frozen import frozen
 from tektonmesh.core.messages import Message
-from tektonmesh.core.types import LinkId, SignedKeyDoc, StackId
+from tektonmesh.core.types import Crypto, LinkId, SignedKeyDoc, StackId
 
 
 @frozen
@@ -266,6 +266,16 @@ class Govern:
 
 
 @frozen
+class TakeKeys:
+    """This stack has new keys from now on: `keydoc` names them, `crypto` signs and seals with them.
+    They are on the disk already, so that a crash here changes nothing."""
+
+    ticket: int
+    keydoc: SignedKeyDoc
+    crypto: Crypto
+
+
+@frozen
 class AskWitnesses:
     """Ask other stacks which end of this stack's audit log they have seen."""
 
@@ -369,6 +379,7 @@ Event = (
     | AdmitPeer
     | EvictPeer
     | Govern
+    | TakeKeys
     | AskWitnesses
     | AuditState
     | Drain

@@ -128,6 +128,10 @@ class Graph:
         """Whether the stack is this one or up."""
         return self.state(stack_id) in (StackState.SELF, StackState.UP)
 
+    def connected(self, stack_id: StackId) -> bool:
+        """Whether a chain of edges leads there at this very instant, told or not."""
+        return self._forest.connected(stack_id)
+
     def edges(self, stack_id: StackId) -> dict[StackId, int]:
         """The edges that may be routed over: neighbour -> cost in ms. Not to be changed."""
         return self._edges.get(stack_id, {})

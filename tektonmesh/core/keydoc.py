@@ -29,13 +29,16 @@ VOUCHERS_PER_PROOF_MAX = 4
 FIRST_PREV_HASH = bytes(32)
 ROLES = ("member", "observer", "relay")
 
-_KNOWN = range(7)
+_GRACE = 7
+_KNOWN = range(8)
 
 
 @frozen
 class KeyDoc:
     """What the root key signs. `key_epoch` counts rotations from 0; `prev_hash` is `hash_doc` of
-    the document before (zeros in the first one). `extra` holds keys of later versions."""
+    the document before (zeros in the first one); `grace` says that nobody has stolen the keys of
+    that one, so that what they signed and sealed still counts for a while (`core/former`). `extra`
+    holds keys of later versions."""
 
     root_pk: bytes
     stack_id: StackId
@@ -43,6 +46,7 @@ class KeyDoc:
     op_pk: bytes
     box_pk: bytes
     prev_hash: bytes = FIRST_PREV_HASH
+    grace: bool = False
     extra: dict[int, Any] = field(default_factory=dict)
 
     def encode(self, codec: Codec) -> bytes:
@@ -56,6 +60,7 @@ class KeyDoc:
             5: self.box_pk,
             6: self.prev_hash,
         }
+        shown |= {_GRACE: True} if self.grace else {}
         return codec.pack(shown | {key: self.extra[key] for key in sorted(self.extra)})
 
     @classmethod
@@ -71,8 +76,11 @@ class KeyDoc:
             raise RemoteError("The key document lacks a field or has one of a wrong size.")
         if not is_count(shown.get(2), KEY_EPOCH_MAX):
             raise RemoteError("The key document's epoch is not a number in range.")
+        if shown.get(_GRACE, True) is not True:
+            raise RemoteError("The key document says in a wrong way that it follows another.")
         extra = {key: value for key, value in shown.items() if key not in _KNOWN}
-        return cls(shown[3], shown[1], shown[2], shown[4], shown[5], shown[6], extra)
+        fields = (shown[3], shown[1], shown[2], shown[4], shown[5], shown[6])
+        return cls(*fields, grace=_GRACE in shown, extra=extra)
 
 
 def check_format(told: Any, known: int, what: str) -> None:

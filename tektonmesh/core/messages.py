@@ -102,6 +102,15 @@ class Outlines:
 
 
 @frozen
+class RelayOutlines:
+    """Outlines that nobody asked for: all that the receiver is told of these owners, if `only`,
+    because it is a relay to the sender; else because the sender is one and has no more."""
+
+    outlines: tuple[Delta, ...]
+    only: bool
+
+
+@frozen
 class VectorEntry:
     """`status` tells a left owner apart; `head_hash` (8 bytes) an equivocator's variants; `proof`
     (8 bytes, or empty) which proof of that is held."""
@@ -269,6 +278,7 @@ Message = (
     | Want
     | WantOutlines
     | Outlines
+    | RelayOutlines
     | Vector
     | Buckets
     | Refuses
@@ -302,6 +312,7 @@ SEND_CLASS: dict[type, int] = {
     Delta: 1,
     WantOutlines: 1,
     Outlines: 1,
+    RelayOutlines: 1,
     Buckets: 1,
     Refuses: 1,
     Ihave: 1,

@@ -8,11 +8,10 @@ the mesh is `graph`'s to derive, and getting a lost link back is `dialling`'s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from typing import Protocol
 
 from tektonmesh.core.antientropy import AntiEntropy
 from tektonmesh.core.effects import CloseLink, Send
@@ -24,6 +23,7 @@ from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.messages import Bye, Message, Ping, Pong, Probe, ProbeAnswer
 from tektonmesh.core.owner import Owner
 from tektonmesh.core.ownlinks import SUSPECT, UP, OwnLinks
+from tektonmesh.core.topology import NoTopology, Topology
 from tektonmesh.core.types import LinkId, StackId
 
 RTT_INTERVAL_S = 10.0
@@ -45,40 +45,6 @@ GONE_ON_PURPOSE = ("leaving", "excess")
 
 HEALTH_DECAY_S = 30.0
 """Local health returns from 1 to 0 in this time (a guess; memberlist decays by successes)."""
-
-
-class Topology(Protocol):
-    """What liveness and dialling ask of the link graph, which is built on top of them."""
-
-    def witnesses(self, stack_id: StackId, /) -> Sequence[StackId]:
-        """The stacks that share an edge with `stack_id`."""
-        ...
-
-    def reachable(self, stack_id: StackId, /) -> bool: ...
-
-    def edges(self, stack_id: StackId, /) -> Mapping[StackId, int]:
-        """The neighbours of a stack with the cost in ms, as both ends say."""
-        ...
-
-    def adrift(self) -> Sequence[StackId]:
-        """The live stacks that no path leads to."""
-        ...
-
-
-class NoTopology:
-    """The answer of a node that knows of nobody else."""
-
-    def witnesses(self, _stack_id: StackId) -> Sequence[StackId]:
-        return ()
-
-    def reachable(self, _stack_id: StackId) -> bool:
-        return False
-
-    def edges(self, _stack_id: StackId) -> Mapping[StackId, int]:
-        return {}
-
-    def adrift(self) -> Sequence[StackId]:
-        return ()
 
 
 @dataclass(slots=True, eq=False)
@@ -128,7 +94,7 @@ class Neighbours:
         self._of_stack: dict[StackId, list[Neighbour]] = {}
         self._closing: dict[LinkId, Neighbour] = {}
         self._lost: dict[StackId, float] = {}
-        self._own = OwnLinks(owner)
+        self._own = OwnLinks(owner, lambda stack_id: self.topology.connected(stack_id))
         self._nonce = 0
         self._cost_news = CostNews(env, lambda: list(self._of_stack), self._publish)
         self._health = 0.0

@@ -32,6 +32,7 @@ from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.names import Names
 from tektonmesh.core.neighbours import Neighbours
+from tektonmesh.core.offences import Offences
 from tektonmesh.core.owner import Owner
 from tektonmesh.core.parkers import near_parkers
 from tektonmesh.core.paths import Paths
@@ -43,7 +44,6 @@ from tektonmesh.core.rights import Rights
 from tektonmesh.core.sharing import Sharing
 from tektonmesh.core.sightings import Sightings
 from tektonmesh.core.spreading import Spreading
-from tektonmesh.core.strikes import HELD_OFF
 from tektonmesh.core.trust import Trust, Verdict
 from tektonmesh.core.types import (
     Chance,
@@ -58,9 +58,6 @@ from tektonmesh.core.types import (
 )
 from tektonmesh.core.witness import Witness
 from tektonmesh.errors import MeshError, NoveltyError, RemoteError
-
-NOVELTY_QUIET_S = 600.0
-_HELD_OFF_DETAIL = "This stack broke the protocol several times and is held off for a while."
 
 
 class Node:
@@ -81,10 +78,24 @@ class Node:
     ) -> None:
         """With a `base`, a node that holds what this one is to hold, the two share it; the base
         must not be handled any more (docs/design/simulator.md)."""
-        env = Env(identity, settings, crypto=crypto, codec=codec, chance=chance, now=now)
-        self.env = env
+        self.env = Env(identity, settings, crypto=crypto, codec=codec, chance=chance, now=now)
         if base is not None:
-            env.heads = base.env.heads
+            self.env.heads = base.env.heads
+        self._make_registry(saved, wall_s, base)
+        self._make_messages(saved)
+        self.trust.key_epoch_of = self.replica.key_epoch_of
+        self.trust.introduces = self.rights.is_introducer
+        self.dissemination.rtt_s = self.neighbours.rtt_s
+        self.dissemination.relays.role_of = self.rights.role_of
+        self.started = now
+        self._events: dict[type, Callable[[Any], None]] = self._event_table()
+        self._messages: dict[type, Callable[[LinkId, Any], None]] = self._message_table()
+        self.replica.watch(self._replica_changed)
+        self.graph.watch(self._graph_changed)
+
+    def _make_registry(self, saved: Saved, wall_s: float, base: Node | None) -> None:
+        """Who is there, what they say, and who is linked with whom."""
+        env = self.env
         self.clock = MeshTime(env, saved, wall_s)
         self.trust = Trust(env, saved, self.clock)
         replica = None if base is None else base.replica
@@ -95,7 +106,6 @@ class Node:
         self.proofs = Proofs(env, self.replica)
         self.quotas = Quotas(env, self.replica)
         self.neighbours = Neighbours(env, self.owner, self.clock, self.antientropy)
-        self.dissemination.rtt_s = self.neighbours.rtt_s
         graph = None if base is None else base.graph
         self.graph: Graph = Graph(env, self.replica, self.neighbours, graph)
         self.divergence = Divergence(env, self.replica, self.antientropy)
@@ -106,15 +116,19 @@ class Node:
         seen = None if base is None else base.sightings
         self.sightings: Sightings = Sightings(env, self.replica, self.names, seen)
         self.dialling = Dialling(env, self.replica, self.neighbours, self.trust, saved)
+        self.blobs = Blobs(env, self.replica, self.neighbours, saved)
+        self.offences = Offences(env, self.trust, self.neighbours)
+
+    def _make_messages(self, saved: Saved) -> None:
+        """The CIs, who may do what, and what is sent."""
+        env = self.env
         self.cis = Cis(env, self.owner, saved)
-        self.forwarding = Forwarding(env, self.replica, self.paths, self.neighbours)
         self.rights = Rights(
             env, self.trust, self.clock, replica=self.replica, cis=self.cis, saved=saved
         )
-        self.forwarding.relaying.is_own = self.rights.is_own
-        self.trust.key_epoch_of = self._key_epoch_of
-        self.trust.introduces = self.rights.is_introducer
         self.invites = Invites(env, self.trust, self.rights, self.clock, saved)
+        self.forwarding = Forwarding(env, self.replica, self.paths, self.neighbours)
+        self.forwarding.relaying.is_own = self.rights.is_own
         self.deliveries = Deliveries(
             env, self.replica, self.names, self.cis, self.rights, self.forwarding
         )
@@ -126,14 +140,14 @@ class Node:
         )
         self.durable.parking.near = partial(near_parkers, env, self.replica, self.paths)
         self.durable.load(saved)
-        self.requests.with_durable(self.durable)
         self.sharing = Sharing(
             env, self.replica, self.cis, self.rights, self.deliveries, self.forwarding
         )
         self.sharing.load(saved, self.graph.reachable)
         self.witness = Witness(env, self.replica, self.deliveries, self.forwarding, saved)
+        self.requests.with_durable(self.durable)
         self.requests.shared = self.sharing.record
-        self.requests.at_fault = self._at_fault
+        self.requests.at_fault = self.offences.afar
         self.choosing = Choosing(
             env,
             replica=self.replica,
@@ -142,14 +156,7 @@ class Node:
             deliveries=self.deliveries,
             requests=self.requests,
         )
-        self.blobs = Blobs(env, self.replica, self.neighbours, saved)
         self.draining = Draining(env, self._holdings(), lambda: self.forwarding.relayed)
-        self.started = now
-        self._novelty_due = now
-        self._events: dict[type, Callable[[Any], None]] = self._event_table()
-        self._messages: dict[type, Callable[[LinkId, Any], None]] = self._message_table()
-        self.replica.watch(self._replica_changed)
-        self.graph.watch(self._graph_changed)
 
     # --- the whole face --------------------------------------------------------------------------
 
@@ -228,6 +235,7 @@ class Node:
             ev.AdmitPeer: self._command(self._admit),
             ev.EvictPeer: self._command(self._evict),
             ev.Govern: self._command(self._govern),
+            ev.TakeKeys: self._command(self.owner.take_keys),
             ev.AskWitnesses: self._command(self.witness.ask),
             ev.AuditState: self._audit_state,
             ev.Drain: self._command(self._drain),
@@ -250,6 +258,7 @@ class Node:
             msg.Want: self.dissemination.on_want,
             msg.WantOutlines: self.antientropy.on_want_outlines,
             msg.Outlines: self.antientropy.outliner.on_outlines,
+            msg.RelayOutlines: self.dissemination.relays.on_outlines,
             msg.Vector: self._vector,
             msg.Buckets: self.antientropy.on_buckets,
             msg.Refuses: self._refuses,
@@ -308,9 +317,7 @@ class Node:
     # --- links -----------------------------------------------------------------------------------
 
     def _link_up(self, event: ev.LinkUp) -> None:
-        if self.trust.strikes.held_off_s(event.stack_id) > 0.0:
-            # It was struck while it shook hands. The dial, if one led here, counts as unanswered.
-            self.env.emit(CloseLink(event.link, HELD_OFF, _HELD_OFF_DETAIL))
+        if self.offences.refuse(event.link, event.stack_id):
             return
         if event.invite and not self.invites.redeem(event):
             self.env.emit(CloseLink(event.link, "not_admitted", "The invite is used up."))
@@ -356,7 +363,7 @@ class Node:
         self.trust.link_down(event.link)
         self.dialling.on_link_down(event)
         if event.fault and neighbour is not None:
-            self._strike(neighbour.stack_id, event.reason)
+            self.offences.strike(neighbour.stack_id, event.reason)
 
     def _received(self, event: ev.Received) -> None:
         link = event.link
@@ -368,9 +375,9 @@ class Node:
                 if self.quotas.admits(link, message):
                     table[type(message)](link, message)
             except NoveltyError as error:
-                self._pass_over(link, error)
+                self.offences.pass_over(link, error)
             except RemoteError as error:
-                self._fault(link, error)
+                self.offences.on_link(link, error)
                 return
         self.forwarding.end_of_batch(link)
 
@@ -389,36 +396,11 @@ class Node:
         self.antientropy.on_refuses(link, message)
         self.divergence.on_refuses(link, message)
 
-    # --- faults ----------------------------------------------------------------------------------
-
-    def _pass_over(self, link: LinkId, error: NoveltyError) -> None:
-        """Something of a later version. People hear of it once in a while."""
-        if self.env.now >= self._novelty_due:
-            self._novelty_due = self.env.after(NOVELTY_QUIET_S)
-            self.env.notice("novelty_ignored", link=link, detail=error.detail)
-
-    def _fault(self, link: LinkId, error: RemoteError) -> None:
-        """A peer broke the protocol: its link closes and is remembered against it."""
-        neighbour = self.neighbours.links.get(link)
-        self.env.counts.strikes += 1
-        self.env.notice("link_error", link=link, detail=error.detail)
-        self.env.emit(CloseLink(link, error.code.name, error.detail))
-        if neighbour is not None:  # what follows a Bye in one batch is nobody's any more
-            self._strike(neighbour.stack_id, error.detail)
-
-    def _at_fault(self, stack_id: StackId, detail: str) -> None:
-        """A stack broke the protocol of one message, maybe from afar: its links stay."""
-        self.env.counts.strikes += 1
-        self._strike(stack_id, detail)
-
-    def _strike(self, stack_id: StackId, reason: str) -> None:
-        if self.trust.strikes.strike(stack_id, reason) > 0.0:
-            self.neighbours.close(stack_id, HELD_OFF, _HELD_OFF_DETAIL)
-
     # --- commands that touch several machines ----------------------------------------------------
 
     def _admit(self, event: ev.AdmitPeer) -> dict[str, Any]:
         result = self.trust.admit(event.stack_id)
+        self.antientropy.unproven.believe(event.stack_id)
         self.dialling.retry_now(event.stack_id)
         return result
 
@@ -435,7 +417,7 @@ class Node:
         self.rights.forget(event.stack_id)
         self.neighbours.close(event.stack_id, "evicted", "This stack was evicted.")
         self.replica.drop(event.stack_id)
-        self.antientropy.evicted()
+        self.antientropy.left_out()
         return result
 
     def _cancel(self, event: ev.CancelCommand) -> None:
@@ -468,13 +450,9 @@ class Node:
 
     # --- what machines tell one another ----------------------------------------------------------
 
-    def _key_epoch_of(self, stack_id: StackId) -> int:
-        held = self.replica.owners.get(stack_id)
-        return 0 if held is None else held.keydoc.key_epoch
-
     def _replica_changed(self, change: Change) -> None:
         if change.kind in ("new", "content") and change.owner != self.env.me:
-            self.trust.keys_changed(change.owner, self._key_epoch_of(change.owner))
+            self.trust.old_links.keys_changed(self.replica.owners[change.owner].keydoc)
         self.quotas.on_change(change)
         self.dissemination.on_change(change)
         self.antientropy.on_change(change)

@@ -126,10 +126,14 @@ def outline_of(held: Held) -> Delta | None:
     """The outline of an owner; None if it is not held whole or hardly has anything else."""
     if held.base is None:
         return None
-    records = held.record_set
-    puts = tuple(put for put in records.puts() if put[0] == Scope.TOPOLOGY)
-    outline = Delta(held.signed, None, puts, (), held.signed_keydoc)
-    return outline if records.size - _size(outline) >= SPARED_MIN else None
+    outline = topology_of(held)
+    return outline if held.record_set.size - _size(outline) >= SPARED_MIN else None
+
+
+def topology_of(held: Held) -> Delta:
+    """The newest head of an owner with its topology records."""
+    puts = tuple(put for put in held.record_set.puts() if put[0] == Scope.TOPOLOGY)
+    return Delta(held.signed, None, puts, (), held.signed_keydoc)
 
 
 def _size(outline: Delta) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tektonmesh.core.effects import Answer, Save
 from tektonmesh.core.equivocation import Evidence
+from tektonmesh.core.events import TakeKeys
 from tektonmesh.core.head import EPOCH_MAX, LEASE_MAX_S, MINOR_VERSION, Head
 from tektonmesh.core.held import Held
 from tektonmesh.core.keydoc import KeyDoc, hash_doc
@@ -350,6 +351,19 @@ class Owner:
         if self.published and self._may_publish() and self._status != Status.LEFT:
             self._content_ver += 1
             self.env.deadlines.set(PUBLISH, self.env.now, self._publish)
+
+    def take_keys(self, event: TakeKeys) -> dict[str, Any]:
+        """The keys of this stack are new: say so at once, under the next key epoch, which is above
+        all that a clone or a thief can sign. That ends the silence of a fence as well."""
+        result = self.replica.trust.take_keys(event.keydoc, event.crypto)
+        if self._fenced:
+            self._fenced, self._epoch_saved = False, 0
+            self._raise_epoch(0)
+        elif self.published and self._durable and self._status != Status.LEFT:
+            self._publish_self()
+            self._content_ver += 1
+            self._publish()
+        return result
 
     # --- leaving ---------------------------------------------------------------------------------
 

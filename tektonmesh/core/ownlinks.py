@@ -38,10 +38,12 @@ Edge = tuple[int, str]
 
 class OwnLinks:
     """One record for each neighbour. `_held` is what is so, `_shown` what the record says: that of
-    a damped link gets no better until the link has rested."""
+    a damped link gets no better until the link has rested. `connected(stack)` says whether a way
+    leads to a stack."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, connected: Callable[[StackId], bool]) -> None:
         self._owner = owner
+        self._connected = connected
         self._env = owner.env
         self._damping = Damping(owner.env)
         self._held: dict[StackId, Edge] = {}
@@ -97,8 +99,10 @@ class OwnLinks:
 
     def _put(self, stack_id: StackId, wanted: Edge, before: Edge | None) -> None:
         cost, state = wanted
-        # A changed cost may wait its turn, a changed state may not: it moves traffic.
-        urgent = before is None or before[1] != state
+        # A changed state moves traffic, and a link to where no way led joins what was apart. A cost
+        # may wait its turn, and so may one more link: where all start at once, each head for one
+        # would be work for everybody.
+        urgent = not self._connected(stack_id) if before is None else before[1] != state
         key, value = link_key(stack_id), {"peer": stack_id, "cost": cost, "state": state}
         try:
             self._owner.put(key, value, urgent=urgent)

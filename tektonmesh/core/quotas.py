@@ -155,7 +155,9 @@ class Quotas:
         self._ask_later(link, owner)
         return False
 
-    def _charge_outlines(self, link: LinkId, peer: StackId, message: msg.Outlines) -> bool:
+    def _charge_outlines(
+        self, link: LinkId, peer: StackId, message: msg.Outlines | msg.RelayOutlines
+    ) -> bool:
         now, count = self._env.now, len(message.outlines)
         size = HEAD_BYTES * count + sum(
             size_of(key, value) for outline in message.outlines for _, key, value in outline.puts
@@ -206,6 +208,7 @@ _CHARGES: dict[type, Callable[[Quotas, LinkId, StackId, Any], bool]] = {
     msg.Want: Quotas._charge_repair,
     msg.WantOutlines: Quotas._charge_repair,
     msg.Outlines: Quotas._charge_outlines,
+    msg.RelayOutlines: Quotas._charge_outlines,
     msg.Vector: Quotas._charge_repair,
     msg.Buckets: Quotas._charge_repair,
     msg.Refuses: Quotas._charge_repair,

@@ -99,6 +99,11 @@ class Replica:
         """Whether anything is known of this owner, expired or not."""
         return owner in self.owners
 
+    def key_epoch_of(self, owner: StackId) -> int:
+        """The newest key epoch that is known of an owner; 0 if nothing is."""
+        held = self.owners.get(owner)
+        return 0 if held is None else held.keydoc.key_epoch
+
     def live(self, owner: StackId) -> bool:
         """Whether its lease runs and it neither left nor contradicted itself."""
         held = self.owners.get(owner)
@@ -189,22 +194,31 @@ class Replica:
         return found
 
     def take_outline(self, outline: Delta, link: LinkId) -> Applied:
-        """Hold the outline of an owner that nothing is known of (`core/outlines`). It is not saved
+        """Hold the outline of an owner of whom no more is known (`core/outlines`). It is not saved
         and not counted in the print: the owner is missing until it comes whole. Raises RemoteError
         as `apply` does."""
         head = self.read_head(outline.head)
-        if head.stack_id == self.env.me or head.stack_id in self.owners:
+        before = self.owners.get(head.stack_id)
+        if head.stack_id == self.env.me or (before is not None and _is_more(before, outline)):
             return Applied.STALE
         found = self._intake.check(head, outline, outline=True)
         if not isinstance(found, Passed):
             return found
-        if len(self.owners) >= OWNERS_MAX:
+        if before is None and len(self.owners) >= OWNERS_MAX:
             self._leases.make_room()
         records = found.records
         held = Held(self.env.codec, head, found.signed, found.keys, records, self.env.now)
         held.outlined = True
         self.owners[head.stack_id] = held
-        self._keep(held, "new", tuple(sorted(records.records)), link)
+        kind, keys = "new", tuple(sorted(records.records))
+        if before is not None and before.outlined:
+            self.trust.former.note(before.keydoc, held.keydoc)
+            held.proof = before.proof
+            self._outdo_proof(held)
+            keys = differing(before.record_set, records)
+            same = not keys and head.status == before.head.status
+            kind = _kind(held, None if same else keys)
+        self._keep(held, kind, keys, link)
         return Applied.APPLIED
 
     def _apply_own(self, head: Head, signed: SignedHead) -> Applied:
@@ -224,6 +238,7 @@ class Replica:
         held, old, rows = own_held(self.owners, owner), before.record_set, []
         fresh_keys = held.signed_keydoc != passed.keys[1]
         if fresh_keys:
+            self.trust.former.note(held.keydoc, passed.keys[0])
             held.take_keys(passed.keys)
             rows.append(shelf.keydoc_row(self.env, held))
         changed = held.take(passed.head, passed.signed, passed.records, self.env.now)
@@ -250,6 +265,8 @@ class Replica:
             self.env.codec, passed.head, passed.signed, passed.keys, passed.records, self.env.now
         )
         self.owners[owner] = held
+        if before is not None:
+            self.trust.former.note(before.keydoc, held.keydoc)
         old = before.record_set if before is not None and before.expired else RecordSet()
         differ = differing(old, held.record_set)
         rows = list(shelf.record_rows(owner, old, held.record_set, differ))
@@ -347,6 +364,11 @@ def _entry(held: Held) -> bytes | None:
     """What of an owner counts in the fingerprint; nothing once it has expired, or before it is held
     whole."""
     return None if not held.whole else entry_of(held.head, held.proof_digest)
+
+
+def _is_more(held: Held, outline: Delta) -> bool:
+    """Whether an outline says nothing beside what is held."""
+    return held.whole or held.signed.head == outline.head.head
 
 
 def _kind(held: Held, changed: tuple[str, ...] | None) -> str:

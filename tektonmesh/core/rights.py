@@ -47,6 +47,7 @@ class Rights:
     ) -> None:
         self.env = env
         self._trust = trust
+        trust.role_given = self.role_given
         self._clock = clock
         self._replica = replica
         self.cis = cis
@@ -174,6 +175,10 @@ class Rights:
         chosen = self.terms_of(stack_id).role
         return chosen if role and chosen else role
 
+    def role_given(self, stack_id: StackId) -> str:
+        """The role that people here gave it; empty if they said none."""
+        return self.terms_of(stack_id).role
+
     def is_own(self, stack_id: StackId) -> bool:
         """Whether it proved the secret of this mesh, so that it is one of one's own stacks."""
         mesh_keys = self.env.settings.mesh_keys
@@ -212,6 +217,14 @@ class Rights:
         """The stacks that were evicted here. Other members may admit them still."""
         return self._trust.evicted()
 
+    def guests(self) -> list[StackId]:
+        """In a mesh with a secret, the stacks that were admitted here without it, sorted: the other
+        members know nothing of them."""
+        if not self.env.settings.mesh_keys:
+            return []
+        others = [owner for owner in self._replica.owners if owner != self.env.me]
+        return sorted(one for one in others if not self.is_own(one) and self.role_of(one))
+
     def is_introducer(self, stack_id: StackId) -> bool:
         """Whether the vouchers of this stack admit others; off unless granted."""
         now_ms = self._clock.now_ms()
@@ -224,6 +237,7 @@ class Rights:
         """The whole policy as people and programs read it: `peers` with their terms, `grants`."""
         return {
             "own_mesh": bool(self.env.settings.mesh_keys),
+            "guests": [show_id(one) for one in self.guests()],
             "share_default": self.env.settings.share_default,
             "peers": [_shown_terms(one, terms) for one, terms in sorted(self._terms.items())],
             "grants": [_shown_grant(one, grant) for one, grant in self._grants.values()],

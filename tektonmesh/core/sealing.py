@@ -188,13 +188,24 @@ class Sealer:
         header, sealed, locked = envelope.header, envelope.body, b""
         if header.kind == Kind.SHARED:
             sealed, locked = parts_of(sealed)
-        plain = self.env.crypto.open(held.keydoc.box_pk, header.key_id, envelope.head, sealed)
+        plain = self._unseal(held.keydoc, envelope, sealed)
         body = self._map(plain)
         if header.kind == Kind.SHARED:
             if blake2b(locked, digest_size=32).digest() != body.get("h"):
                 raise RemoteError("The shared part of the message is not the one it names.")
             body |= self._map(self.env.crypto.unlock(bytes_of(body, "k"), locked))
         return body
+
+    def _unseal(self, keydoc: KeyDoc, envelope: Envelope, sealed: bytes) -> bytes:
+        """As `open`. The keys of the source may have changed while the envelope was on its way."""
+        key_id, open_by = envelope.header.key_id, self.env.crypto.open
+        former = self._replica.trust.former.of(keydoc)
+        try:
+            return open_by(keydoc.box_pk, key_id, envelope.head, sealed)
+        except RemoteError:
+            if former is None:
+                raise
+            return open_by(former.box_pk, key_id, envelope.head, sealed)
 
     def _pack(self, body: Body) -> bytes:
         if self.env.settings.padding:

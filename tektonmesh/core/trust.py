@@ -11,20 +11,22 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tektonmesh.core import keydoc as kd
 from tektonmesh.core.effects import CloseLink, Send
 from tektonmesh.core.events import LinkUp, PeerRefused
+from tektonmesh.core.former import Former
 from tektonmesh.core.frozen import frozen
 from tektonmesh.core.ids import show_id
 from tektonmesh.core.keydoc import KeyDoc, SignedVoucher, Voucher, membership_mac
 from tektonmesh.core.machine import Env
 from tektonmesh.core.meshtime import MeshTime
 from tektonmesh.core.messages import Vouch
+from tektonmesh.core.oldlinks import OLD_KEYS, OldLinks
 from tektonmesh.core.strikes import HELD_OFF, Strikes
-from tektonmesh.core.types import LinkId, Saved, SignedKeyDoc, StackId
+from tektonmesh.core.types import Crypto, LinkId, Saved, SignedKeyDoc, StackId
 from tektonmesh.errors import LocalError, PolicyError, RemoteError
 
 PENDING_MAX = 256
@@ -37,7 +39,6 @@ VOUCHER_MS = 30 * 86_400_000
 DEPTH_MAX = 3
 """Vouchers between an accepted stack and one that was admitted by hand."""
 PER_ISSUER_MAX = 256
-OLD_KEYS = "old_keys"
 BY_HAND = ("approved", "invited")
 """Reasons that are a decision of this stack's people, once for all."""
 
@@ -80,6 +81,8 @@ class Trust:
         self.env = env
         self.clock = clock
         self.strikes = Strikes(env)
+        self.former = Former(env, clock, saved)
+        self.old_links = OldLinks(env)
         self._peers: dict[StackId, _Peer] = {}
         self._linked: dict[LinkId, StackId] = {}
         self._accepted: dict[StackId, tuple[KeyDoc, _Standing]] = {}
@@ -87,9 +90,10 @@ class Trust:
         self._watchers: list[Callable[[], None]] = []
         self.key_epoch_of: Callable[[StackId], int] = lambda _stack_id: 0
         """The newest key epoch that is known of a stack; told by whoever has the replica."""
-        self._epochs: dict[LinkId, int] = {}
         self.introduces: Callable[[StackId], bool] = lambda _stack_id: False
         """Whether the vouchers of a stack admit others; told by `core/rights`."""
+        self.role_given: Callable[[StackId], str] = lambda _stack_id: ""
+        """In which role this stack vouches for another, if not as a member; told likewise."""
         for (table, key), packed in saved.items():
             if table == "peer" and (peer := _read_peer(env, packed)) is not None:
                 self._peers[key] = peer
@@ -136,9 +140,14 @@ class Trust:
                 continue
             known = self._accepted.get(issuer)
             current = self._is_current(voucher.voucher, stack_id)
-            if current and known and voucher.signed_by(self.env.crypto, known[0].op_pk):
+            if current and known and self._is_signed(voucher, known[0]):
                 return True
         return False
+
+    def is_approved(self, stack_id: StackId) -> bool:
+        """Whether people here said its id, or used an invite of it."""
+        held = self._peers.get(stack_id)
+        return held is not None and (held.state, held.reason) == ("admitted", "approved")
 
     def _is_by_hand(self, stack_id: StackId) -> bool:
         held = self._peers.get(stack_id)
@@ -187,7 +196,7 @@ class Trust:
             self.env.emit(CloseLink(event.link, "evicted", "This stack was evicted."))
             return
         self._linked[event.link] = event.stack_id
-        self._epochs[event.link] = kd.KeyDoc.decode(self.env.codec, event.keydoc.doc).key_epoch
+        self.old_links.link_up(event.link, KeyDoc.decode(self.env.codec, event.keydoc.doc))
         peer = self._peers.setdefault(event.stack_id, _Peer("admitted"))
         if peer.state != "admitted" or not peer.reason:
             by_hand = event.stack_id in self.env.settings.allowed_ids
@@ -199,18 +208,9 @@ class Trust:
         if not self.env.settings.mesh_keys:
             self._vouch_for(event)
 
-    def keys_changed(self, stack_id: StackId, key_epoch: int) -> None:
-        """A newer key document of a stack is here: links under its old keys end. Whoever holds
-        these may be a thief."""
-        for link, linked in list(self._linked.items()):
-            if linked == stack_id and self._epochs.get(link, 0) < key_epoch:
-                detail = "This stack has newer keys than those of this link."
-                self.env.emit(CloseLink(link, OLD_KEYS, detail))
-                self.env.audit("old_keys", stack=show_id(stack_id), key_epoch=key_epoch)
-
     def link_down(self, link: LinkId) -> None:
         """Until now the peer was seen."""
-        self._epochs.pop(link, None)
+        self.old_links.link_down(link)
         peer = self._peers.get(self._linked.pop(link, b""))
         if peer is not None:
             peer.last_seen = self.clock.now_ms() // 1000
@@ -221,7 +221,8 @@ class Trust:
         except (PolicyError, RemoteError):
             return  # the peer admits us, but nobody here admitted it: there is nothing to say
         end = self.clock.now_ms() + VOUCHER_MS
-        voucher = Voucher(self.env.identity.mesh_id, event.stack_id, "member", end, self.env.me)
+        role = self.role_given(event.stack_id) or "member"
+        voucher = Voucher(self.env.identity.mesh_id, event.stack_id, role, end, self.env.me)
         packed = voucher.sign(self.env.codec, self.env.crypto)
         self.env.emit(Send(event.link, (Vouch(packed),)))
 
@@ -301,7 +302,7 @@ class Trust:
                 "state": peer.state,
                 "last_seen": now_s if stack_id in linked else peer.last_seen,
                 "reason": peer.reason,
-                "strikes": round(self.strikes.count(stack_id), 2),
+                "strikes": self.strikes.count(stack_id),
                 "held_off_s": round(self.strikes.held_off_s(stack_id), 1),
             }
             for stack_id, peer in sorted(self._peers.items())
@@ -329,6 +330,8 @@ class Trust:
         held = self._accepted.get(stack_id)
         room = held is not None or len(self._accepted) < ACCEPTED_MAX
         if room and (held is None or keydoc.key_epoch >= held[0].key_epoch):
+            if held is not None:
+                self.former.note(held[0], keydoc)
             self._accepted[stack_id] = (keydoc, standing)
 
     def _standing(self, stack_id: StackId, proof: bytes) -> _Standing | None:
@@ -358,7 +361,7 @@ class Trust:
         if not self._is_current(voucher, stack_id):
             return None
         issuer = self._issuer(voucher.issuer)
-        if issuer is None or not signed.signed_by(self.env.crypto, issuer[0].op_pk):
+        if issuer is None or not self._is_signed(signed, issuer[0]):
             return None
         if issuer[1].role != "member" or issuer[1].depth >= DEPTH_MAX:
             return None
@@ -372,6 +375,13 @@ class Trust:
         subjects[stack_id] = max(subjects.get(stack_id, 0), voucher.not_after_ms)
         return _Standing(voucher.role, issuer[1].depth + 1)
 
+    def _is_signed(self, voucher: SignedVoucher, issuer: KeyDoc) -> bool:
+        """Whether its issuer signed it, with the keys of now or those before that still count."""
+        if voucher.signed_by(self.env.crypto, issuer.op_pk):
+            return True
+        former = self.former.of(issuer)
+        return former is not None and voucher.signed_by(self.env.crypto, former.op_pk)
+
     def _is_current(self, voucher: Voucher, stack_id: StackId) -> bool:
         mine = voucher.mesh_id == self.env.identity.mesh_id
         return mine and voucher.stack_id == stack_id and voucher.not_after_ms > self.clock.now_ms()
@@ -384,6 +394,7 @@ class Trust:
 
     def release(self, stack_id: StackId) -> None:
         """The replica forgot this owner: free what was kept for it."""
+        self.former.forget(stack_id)
         self._accepted.pop(stack_id, None)
         self._vouched.pop(stack_id, None)
         for subjects in self._vouched.values():
@@ -405,6 +416,14 @@ class Trust:
     def _own_voucher(self, packed: bytes) -> SignedVoucher:
         return kd.read_voucher(self.env.codec, packed)
 
+    def take_keys(self, signed: SignedKeyDoc, crypto: Crypto) -> dict[str, Any]:
+        """This stack has new keys. What the old ones made counts on if the document says so."""
+        env, now = self.env, KeyDoc.decode(self.env.codec, signed.doc)
+        assert now.stack_id == env.me, "other keys are another stack"
+        self.former.note(KeyDoc.decode(env.codec, env.identity.keydoc.doc), now)
+        env.identity, env.crypto = replace(env.identity, keydoc=signed), crypto
+        return {"id": show_id(env.me), "key_epoch": now.key_epoch, "op": now.op_pk.hex()}
+
     def on_vouch(self, link: LinkId, message: Vouch) -> None:
         """A peer vouches for us. Raises RemoteError if it is not for us or not by who it says;
         ignored in a mesh with a secret, from stacks that are no peers here, and if it has run out
@@ -418,18 +437,20 @@ class Trust:
         issuer, peer = self._accepted.get(voucher.issuer), self._peers.get(voucher.issuer)
         if issuer is None or peer is None or self.env.settings.mesh_keys:
             return
-        if not signed.signed_by(self.env.crypto, issuer[0].op_pk):
+        if not self._is_signed(signed, issuer[0]):
             raise RemoteError("A voucher is not signed by its issuer.")
-        if peer.voucher and self._lasts(self._own_voucher(peer.voucher).voucher):
+        if peer.voucher and self._lasts(self._own_voucher(peer.voucher), issuer[0]):
             return
         peer.voucher = message.voucher
         self._save(voucher.issuer)
         for callback in self._watchers:
             callback()
 
-    def _lasts(self, voucher: Voucher) -> bool:
-        """Whether half its time is left; until then a new one would only make traffic."""
-        return voucher.not_after_ms - self.clock.now_ms() > VOUCHER_MS // 2
+    def _lasts(self, held: SignedVoucher, issuer: KeyDoc) -> bool:
+        """Whether half its time is left, under the keys of now; until then a new one would only
+        make traffic."""
+        left_ms = held.voucher.not_after_ms - self.clock.now_ms()
+        return left_ms > VOUCHER_MS // 2 and held.signed_by(self.env.crypto, issuer.op_pk)
 
     # --- rows ------------------------------------------------------------------------------------
 

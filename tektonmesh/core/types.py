@@ -125,6 +125,11 @@ class Crypto(Protocol):
         """Ed25519 by the operational key over `context + data`; 64 bytes."""
         ...
 
+    def vouch(self, context: bytes, data: bytes) -> bytes:
+        """As `sign`, for what travels beside the news of new keys and may come before them: for a
+        moment after a change still by the key before, as `seal`."""
+        ...
+
     def verify(self, public: bytes, context: bytes, data: bytes, sig: bytes) -> bool: ...
 
     def prekey(self) -> tuple[bytes, bytes]:

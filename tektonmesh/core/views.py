@@ -69,7 +69,11 @@ def status(node: Node) -> dict[str, Any]:
         },
         "relay": _relay(node),
         "share_default": env.settings.share_default,
-        "registry": node.env.counts.shown() | {"queued_owners": node.dissemination.queued()},
+        "registry": node.env.counts.shown()
+        | {
+            "queued_owners": node.dissemination.queued(),
+            "unproven": len(node.antientropy.unproven.left_out),
+        },
         "local_health": round(node.neighbours.local_health, 2),
         "clock_alarm": node.clock.alarm,
         "draining": node.owner.draining,

@@ -69,6 +69,12 @@ class Auditing:
         """Hand of the drive."""
         self._log.take(effect.kind, effect.data)
 
+    def rekey(self, keys: Keys, kind: str, **data: Any) -> None:
+        """The keys of this stack change. That is the last thing that the old ones sign."""
+        self._log.add(kind, **data)
+        self._log.checkpoint()
+        self._log.rekey(keys)
+
     def notice(self, effect: fx.Notice) -> None:
         """Hand of the drive: notices pass here on their way to people."""
         if effect.kind in AUDITED:

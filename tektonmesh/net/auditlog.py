@@ -157,6 +157,10 @@ class AuditLog:
             self.checkpoint()
         self._news.set()
 
+    def rekey(self, keys: Keys) -> None:
+        """Checkpoints are signed with these keys from now on."""
+        self._keys = keys
+
     def checkpoint(self) -> None:
         """Sign everything so far, if there is anything new."""
         if self._since:

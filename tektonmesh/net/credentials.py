@@ -13,6 +13,7 @@ from dataclasses import replace
 import trio
 
 from tektonmesh.config import Config
+from tektonmesh.core.keydoc import KeyDoc
 from tektonmesh.core.node import Node
 from tektonmesh.core.types import Saved
 from tektonmesh.errors import MeshError
@@ -21,11 +22,16 @@ from tektonmesh.net.link import LinkContext, LinkRefused
 from tektonmesh.net.store import Store
 from tektonmesh.net.tls import SeenLeaves, issue_leaf
 from tektonmesh.net.wallclock import wall_s
+from tektonmesh.wire.codec import Codec
 from tektonmesh.wire.keys import mesh_key_of
 
 _LOG = logging.getLogger(__name__)
 
 RENEW_S = 3600.0
+SETTLE_S = 60.0
+"""So long after a change of keys what is sealed is still sealed with the old ones, since the news
+of the new ones may come later than what is said now. A guess: news are everywhere within seconds,
+and what comes too early is sealed anew."""
 REISSUE_S = 60.0
 LEAF_TABLE = "leaf"
 
@@ -41,7 +47,13 @@ class Credentials:
         self._home = config.home
         self._issued = trio.current_time()
         self._context: LinkContext | None = None
+        self._changed = trio.Event()
+        self.keys.forget_root()  # a daemon signs no key document but on demand
         identities.renew_prekey(self._home, self.keys, _wall_ms())
+
+    @property
+    def key_epoch(self) -> int:
+        return KeyDoc.decode(Codec(), self.identity.keydoc.doc).key_epoch
 
     def open(
         self, saved: Saved, store: Store, listen: Callable[[], Iterable[str]], node: Node
@@ -88,11 +100,35 @@ class Credentials:
             return
         self._context = replace(self.context(), leaf=issue_leaf(self.keys, issued_at))
 
+    def adopt(self, issued_at: int) -> None:
+        """Prove ourselves with the keys that are on the disk now, by a certificate with this
+        `issued_at`. Links that are up stay. Raises LocalError and StoreError."""
+        before, me = self.keys, self.identity
+        identity, keys = identities.load_or_create(self._home, me.name, me.mesh, self.mesh_keys)
+        keys.forget_root()
+        if KeyDoc.decode(Codec(), identity.keydoc.doc).grace:
+            keys.follow(before)
+        # The instance is that of the process: a new one would look like a restart.
+        self.identity, self.keys = replace(identity, instance=me.instance), keys
+        leaf = issue_leaf(keys, issued_at)
+        self._context = replace(self.context(), identity=self.identity, keys=keys, leaf=leaf)
+        self._changed.set()
+
+    def next_issued_at(self) -> int:
+        """For `adopt`. Raises StoreError if it cannot be kept."""
+        return identities.next_issued_at(self._home, _wall_ms())
+
     async def keep_renewing(self) -> None:
         """Every hour a new ephemeral for what we seal, every day a new prekey, which the owner
-        publishes with its next sign of life."""
+        publishes with its next sign of life; and after a change of keys an end of the old ones."""
         while True:
-            await trio.sleep(RENEW_S)
+            with trio.move_on_after(RENEW_S) as wait:
+                await self._changed.wait()
+            if not wait.cancelled_caught:
+                self._changed = trio.Event()
+                await trio.sleep(SETTLE_S)
+                self.keys.settle()
+                continue
             self.keys.renew_ephemeral()
             try:
                 identities.renew_prekey(self._home, self.keys, _wall_ms())

@@ -97,7 +97,7 @@ class Daemon:
         self.tokens = Tokens(
             store, saved, lambda kind, **data: self.auditing.entry(fx.Audit(kind, data))
         )
-        self._credentials = credentials
+        self.credentials = credentials
         self._store = store
         self._sockets = sockets
         self._bound = bound_addresses(sockets)
@@ -143,8 +143,8 @@ class Daemon:
     def _make_node(self, now: float, saved: Saved) -> Node:
         return Node(
             self.identity,
-            settings_of(self.config, self._credentials.mesh_keys, tuple(self.listen)),
-            crypto=self._credentials.keys,
+            settings_of(self.config, self.credentials.mesh_keys, tuple(self.listen)),
+            crypto=self.credentials.keys,
             codec=Codec(),
             chance=SystemChance(),
             saved=saved,
@@ -309,7 +309,8 @@ class Daemon:
         inject = self._drive.inject
         self.notices.say("daemon_started", name=self.config.name, listen=self.listen)
         self._drive.start(self._hands())
-        self.auditing.begin(inject, name=self.config.name, version=__version__, lan=self.config.lan)
+        about = {"name": self.config.name, "version": __version__, "lan": self.config.lan}
+        self.auditing.begin(inject, **about, key_epoch=self.credentials.key_epoch)
         for sock in self._sockets:
             self._keep("listener", self._listener.serve, sock)
         self._keep("drive", self._drive.keep_time)
@@ -318,7 +319,7 @@ class Daemon:
         self._keep("audit", self.auditing.run)
         self._keep("wall clock", tell_wall_time, inject)
         self._keep("watchdog", keep_beating, self._drive.beat)
-        self._keep("keys", self._credentials.keep_renewing)
+        self._keep("keys", self.credentials.keep_renewing)
         self._keep("bodies", self.spool.keep_tidy, self.node.durable.holds)
         if self.config.mdns:
             self._keep("discovery", mdns.keep_discovering, self._card, self._seen)

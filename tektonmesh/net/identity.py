@@ -39,6 +39,8 @@ PREKEY_KEPT_MS = 8 * PREKEY_LIFE_MS
 """After that no message can be on its way that was sealed to it (they live seven days at most), and
 nobody who gets hold of the disk can read what was."""
 
+FORMER_MAX = 4
+"""Key epochs before the present one for which messages may still be on their way."""
 _FILE_SIZE_MAX = 4096
 _ISSUED_AT_TOLD_MAX = 2**48
 _KEY_LINE = re.compile(r"tektonmesh (\w+) key 1: ([0-9a-f]*)(?: ([0-9a-f]{8}))?\n?")
@@ -223,12 +225,19 @@ def _load(folder: Path) -> tuple[Keys, SignedKeyDoc]:
     op, box = (_read_key(folder / key_name(kind, epoch), kind) for kind in ("op", "box"))
     prekeys = [seed for _, seed in _read_prekeys(folder / PREKEYS_FILE)]
     keys = Keys(root, op, box, prekeys, randbytes=SystemChance().randbytes, root_away=away)
+    keys.also_known_by(_former_boxes(docs))
     if newest is None:
         return keys, first_keydoc(keys)
     named = (newest.root_pk, newest.op_pk, newest.box_pk)
     if named != (keys.root_public, keys.op_public, keys.box_public):
         raise broken(folder / KEYDOCS_FILE, "names other keys than those beside it")
     return keys, docs[-1]
+
+
+def _former_boxes(docs: list[SignedKeyDoc]) -> list[bytes]:
+    """The box keys under which others may still know this stack, newest first. Only the prekeys
+    open anything, so that these may be known to a thief."""
+    return [KeyDoc.decode(Codec(), signed.doc).box_pk for signed in docs[:-1]][::-1][:FORMER_MAX]
 
 
 def key_name(kind: str, epoch: int) -> str:
@@ -290,15 +299,20 @@ def read_key_file(path: Path, kind: str) -> bytes:
 
 
 def _read_key(path: Path, kind: str) -> bytes:
-    found = _KEY_LINE.fullmatch(read_private(path))
+    return read_key_text(read_private(path), kind, path)
+
+
+def read_key_text(text: str, kind: str, where: Path | str) -> bytes:
+    """The seed in the text of a key file; `where` it came from is for the error."""
+    found = _KEY_LINE.fullmatch(text)
     if found is None:
-        raise broken(path, "does not hold a key")
+        raise broken(where, "does not hold a key")
     if found[1] != kind:
-        raise broken(path, f"holds a {found[1]} key, not the {kind} key")
+        raise broken(where, f"holds a {found[1]} key, not the {kind} key")
     if len(found[2]) != 2 * SEED_SIZE:
-        raise broken(path, f"is cut: {len(found[2])} of {2 * SEED_SIZE} digits are there")
+        raise broken(where, f"is cut: {len(found[2])} of {2 * SEED_SIZE} digits are there")
     if found[3] is not None and found[3] != _sum_of(kind, found[2]):
-        raise broken(path, "was changed: its digits do not fit its sum")
+        raise broken(where, "was changed: its digits do not fit its sum")
     return bytes.fromhex(found[2])
 
 
@@ -310,7 +324,7 @@ def _read_prekeys(path: Path) -> list[tuple[int, bytes]]:
     return [(int(line[1]), bytes.fromhex(line[2])) for line in whole]
 
 
-def broken(path: Path, what: str) -> LocalError:
+def broken(path: Path | str, what: str) -> LocalError:
     return LocalError(
         f"{path} {what}.",
         hint="Nothing was changed. Restore the identity folder from a backup, or use a new home.",

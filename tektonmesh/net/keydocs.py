@@ -1,5 +1,8 @@
 """The key documents of a stack on disk, and how its keys change: rotate, revoke, export, import.
 
+A running daemon changes them itself (`api/keykeeping`), under the lock that it holds; without one
+the verb does. Both go the same steps (`KeyFolder`).
+
 `keydocs` in the identity folder holds every document that the root key signed, one a line, each
 naming the one before it. The newest names the keys that count; they lie beside it as `op.N.key`
 and `box.N.key`. Replacing that one file is the moment at which new keys come to count, so a crash
@@ -12,11 +15,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tektonmesh.core.keydoc import FIRST_PREV_HASH, KEYDOC_CONTEXT, KeyDoc, hash_doc
-from tektonmesh.core.types import SignedKeyDoc
+from tektonmesh.core.keydoc import KEYDOC_CONTEXT, KeyDoc, hash_doc, read_keydoc
+from tektonmesh.core.types import SignedKeyDoc, StackId
 from tektonmesh.errors import LocalError, RemoteError, StoreError
 from tektonmesh.net import identity as files
 from tektonmesh.net.auditlog import AuditLog
@@ -24,6 +29,8 @@ from tektonmesh.net.lock import locked_home
 from tektonmesh.wire.codec import Codec
 from tektonmesh.wire.keys import SEED_SIZE, Keys, verify
 
+Record = Callable[..., None]
+"""`record(kind, **data)`: an entry for the audit log."""
 DOCS_MAX = 64
 """Rotations that are kept; the audit log of these years can still be checked."""
 
@@ -91,53 +98,129 @@ def status(home: Path) -> dict[str, Any]:
     }
 
 
-def rotate(home: Path, *, root_file: Path | None = None, revoke: bool = False) -> int:
-    """New operational and box keys, under the next key epoch, which is returned. `revoke` forgets
-    the prekeys as well: what others sealed with the old ones cannot be opened any more, by us or by
-    a thief. Raises LocalError while a daemon runs, or without the root key."""
-    with locked_home(home):
-        keys = files.load(home)
-        docs = history(home, keys)
-        signer = keys if root_file is None else _with_root(keys, root_file)
-        if not signer.has_root:
+# --- new keys ------------------------------------------------------------------------------------
+
+
+class KeyFolder:
+    """The keys in the identity folder of one home, changed by whoever holds its lock.
+
+    New keys come in three steps, so that the root key need not be here: `prepare` makes them and
+    the document that names them, somebody signs that, and `commit` lets them count.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._folder = home / files.FOLDER
+
+    def prepare(self, *, revoke: bool) -> bytes:
+        """New operational and box keys, and the document that is to be signed. What was prepared
+        before is forgotten. Raises LocalError and StoreError as `identity.load`."""
+        keys, last = self._now()
+        epoch = last.key_epoch + 1
+        seeds = {kind: os.urandom(SEED_SIZE) for kind in ("op", "box")}
+        for kind, seed in seeds.items():
+            path = self._folder / files.key_name(kind, epoch)
+            files.replace_private(path, files.key_text(kind, seed))
+        made = _keys_of(op=seeds["op"], box=seeds["box"])
+        before = hash_doc(last.encode(Codec()))
+        return KeyDoc(
+            keys.root_public,
+            keys.stack_id,
+            epoch,
+            made.op_public,
+            made.box_public,
+            before,
+            grace=not revoke,
+        ).encode(Codec())
+
+    def signer(self) -> Keys:
+        """The keys with the root key. Raises LocalError if that is kept elsewhere."""
+        keys = files.load(self.home)
+        if not keys.has_root:
             raise LocalError(
                 "The root key is not here, and only it can sign new keys.",
-                hint="Name its file with --root, or put it back with `tektonmesh keys import`.",
+                hint="Name its file with --root, or see `keys request` and `keys sign`.",
             )
-        last = KeyDoc.decode(Codec(), docs[-1].doc)
-        epoch = last.key_epoch + 1
-        _record(home, keys, epoch, revoke=revoke)
-        _commit(home / files.FOLDER, signer, docs, epoch)
-        if revoke:
-            files.forget_prekeys(home)
-        _drop_old(home / files.FOLDER, epoch)
-        return epoch
+        return keys
+
+    def sign(self, doc: bytes) -> SignedKeyDoc:
+        """Sign with the root key of this home. Raises LocalError if it is kept elsewhere."""
+        signer = self.signer()
+        return SignedKeyDoc(doc, signer.sign_root(KEYDOC_CONTEXT, doc), b"")
+
+    def commit(self, signed: SignedKeyDoc) -> KeyDoc:
+        """Let the prepared keys count. Without grace, the prekeys are forgotten as well: what
+        others sealed to them can then not be opened any more, by us or by a thief. Raises
+        LocalError, with nothing changed, unless the root key signed what was prepared last."""
+        keys, last = self._now()
+        doc = self._check(signed, keys, last)
+        _write(self._folder, [*history(self.home, keys), signed][-DOCS_MAX:])
+        if not doc.grace:
+            files.forget_prekeys(self.home)
+        _drop_old(self._folder, doc.key_epoch)
+        return doc
+
+    def _check(self, signed: SignedKeyDoc, keys: Keys, last: KeyDoc) -> KeyDoc:
+        try:
+            doc = read_keydoc(Codec(), keys, signed)
+        except RemoteError as error:
+            raise LocalError(f"This document cannot be taken: {error.detail}") from None
+        if doc.root_pk != keys.root_public:
+            raise LocalError("This document is of another stack.")
+        if doc.key_epoch != last.key_epoch + 1 or doc.prev_hash != hash_doc(last.encode(Codec())):
+            raise LocalError(
+                f"This document does not follow the present one (key epoch {last.key_epoch}).",
+                hint="Ask anew with `tektonmesh keys request FILE`.",
+            )
+        op, box = (
+            files.read_key_file(self._folder / files.key_name(kind, doc.key_epoch), kind)
+            for kind in ("op", "box")
+        )
+        made = _keys_of(op=op, box=box)
+        if (made.op_public, made.box_public) != (doc.op_pk, doc.box_pk):
+            raise LocalError(
+                "This document names other keys than those that were prepared last.",
+                hint="Ask anew with `tektonmesh keys request FILE`.",
+            )
+        return doc
+
+    def _now(self) -> tuple[Keys, KeyDoc]:
+        keys = files.load(self.home)
+        return keys, KeyDoc.decode(Codec(), history(self.home, keys)[-1].doc)
+
+    # --- the root key, here or elsewhere ---------------------------------------------------------
+
+    def root_text(self) -> str:
+        """The root key as it is in its file. Raises LocalError if it is kept elsewhere."""
+        if not files.load(self.home).has_root:
+            raise LocalError("The root key is not here any more.")
+        return files.read_private(self._folder / files.key_name("root", 0))
+
+    def take_root_away(self) -> None:
+        """Leave only the public root key. Whoever calls this has a copy that was read back."""
+        keys = files.load(self.home)
+        _write(self._folder, history(self.home, keys))
+        public = files.key_text("rootpub", keys.root_public)
+        files.replace_private(self._folder / files.ROOT_PUBLIC_FILE, public)
+        (self._folder / files.key_name("root", 0)).unlink()
+
+    def put_root_back(self, text: str) -> None:
+        """The text of a root key's file. Raises LocalError unless it is this stack's."""
+        keys = files.load(self.home)
+        seed = files.read_key_text(text, "root", "What was given")
+        if _keys_of(root=seed).root_public != keys.root_public:
+            raise LocalError("This is the root key of another stack.")
+        if keys.has_root:
+            raise LocalError("The root key is here already.")
+        path = self._folder / files.key_name("root", 0)
+        files.replace_private(path, files.key_text("root", seed))
+        (self._folder / files.ROOT_PUBLIC_FILE).unlink()
 
 
-def _record(home: Path, keys: Keys, epoch: int, *, revoke: bool) -> None:
-    """The last thing that the old key signs."""
-    log = AuditLog(home, keys.stack_id, keys, None)
-    log.add("keys_revoked" if revoke else "keys_rotated", key_epoch=epoch)
-    log.close()
-
-
-def _commit(folder: Path, signer: Keys, docs: list[SignedKeyDoc], epoch: int) -> None:
-    seeds = {kind: os.urandom(SEED_SIZE) for kind in ("op", "box")}
-    for kind, seed in seeds.items():
-        files.replace_private(folder / files.key_name(kind, epoch), files.key_text(kind, seed))
-    made = Keys.from_seeds(
-        os.urandom(SEED_SIZE),
-        seeds["op"],
-        seeds["box"],
-        os.urandom(SEED_SIZE),
-        randbytes=os.urandom,
-    )
-    before = hash_doc(docs[-1].doc) if docs else FIRST_PREV_HASH
-    doc = KeyDoc(
-        signer.root_public, signer.stack_id, epoch, made.op_public, made.box_public, before
-    ).encode(Codec())
-    signed = SignedKeyDoc(doc, signer.sign_root(KEYDOC_CONTEXT, doc), b"")
-    _write(folder, [*docs, signed][-DOCS_MAX:])
+def _keys_of(**seeds: bytes) -> Keys:
+    """Keys for looking at one or two of them; the others are of no use."""
+    order = [seeds.get(kind) or os.urandom(SEED_SIZE) for kind in (*files.KEY_KINDS, "prekey")]
+    return Keys.from_seeds(*order, randbytes=os.urandom)
 
 
 def _write(folder: Path, docs: list[SignedKeyDoc]) -> None:
@@ -153,52 +236,108 @@ def _drop_old(folder: Path, epoch: int) -> None:
             path.unlink()
 
 
-def _with_root(keys: Keys, root_file: Path) -> Keys:
-    seed = files.read_key_file(root_file, "root")
-    blank = os.urandom(SEED_SIZE)
-    signer = Keys.from_seeds(seed, blank, blank, blank, randbytes=os.urandom)
-    if signer.root_public != keys.root_public:
+# --- documents on their way ----------------------------------------------------------------------
+
+
+def request_text(doc: bytes) -> str:
+    """A document that is to be signed, as a line that can be carried to the root key."""
+    return f"tektonmesh keydoc 1: {doc.hex()}\n"
+
+
+def signed_text(signed: SignedKeyDoc) -> str:
+    """The same with its signature."""
+    return f"tektonmesh keydoc 1: {signed.doc.hex()} {signed.sig.hex()}\n"
+
+
+_CARRIED = re.compile("tektonmesh keydoc 1: ([0-9a-f]{64,2048})(?: ([0-9a-f]{128}))?\\s*")
+
+
+def read_carried(text: str) -> tuple[bytes, bytes]:
+    """(document, signature or nothing). Raises LocalError for any other text."""
+    found = _CARRIED.fullmatch(text)
+    if found is None:
+        raise LocalError(
+            "This is no key document, signed or to be signed.",
+            hint="`tektonmesh keys request FILE` writes one.",
+        )
+    return bytes.fromhex(found[1]), bytes.fromhex(found[2] or "")
+
+
+def sign_with(root_file: Path, doc: bytes) -> SignedKeyDoc:
+    """Sign a document where the root key is, which needs no home. Raises LocalError."""
+    try:
+        stack_id = KeyDoc.decode(Codec(), doc).stack_id
+    except RemoteError as error:
+        raise LocalError(f"This document cannot be signed: {error.detail}") from None
+    signer = root_in(root_file, stack_id)
+    return SignedKeyDoc(doc, signer.sign_root(KEYDOC_CONTEXT, doc), b"")
+
+
+def root_in(root_file: Path, stack_id: StackId) -> Keys:
+    """The root key in a file. Raises LocalError unless it is that of this stack."""
+    signer = _keys_of(root=files.read_key_file(root_file, "root"))
+    if signer.stack_id != stack_id:
         raise LocalError(f"{root_file} holds the root key of another stack.")
     return signer
 
 
-# --- the root key, here or elsewhere -------------------------------------------------------------
+# --- while no daemon runs ------------------------------------------------------------------------
+
+
+@contextmanager
+def stopped(home: Path) -> Iterator[tuple[KeyFolder, Record]]:
+    """The folder of a home in which no daemon runs, and the way into its audit log, which is signed
+    with the keys of the beginning. Raises LocalError while a daemon runs."""
+    with locked_home(home):
+        keys = files.load(home)
+        entries: list[tuple[str, dict[str, Any]]] = []
+        yield KeyFolder(home), lambda kind, **data: entries.append((kind, data))
+        log = AuditLog(home, keys.stack_id, keys, None)
+        for kind, data in entries:
+            log.add(kind, **data)
+        log.close()
+
+
+def entry_of(doc: KeyDoc) -> str:
+    """The kind of the audit entry for new keys."""
+    return "keys_rotated" if doc.grace else "keys_revoked"
+
+
+def rotate(home: Path, *, root_file: Path | None = None, revoke: bool = False) -> int:
+    """New keys under the next key epoch, which is returned."""
+    with stopped(home) as (folder, record):
+        # Before anything is made.
+        folder.signer() if root_file is None else root_in(root_file, files.load(home).stack_id)
+        prepared = folder.prepare(revoke=revoke)
+        signed = folder.sign(prepared) if root_file is None else sign_with(root_file, prepared)
+        doc = folder.commit(signed)
+        record(entry_of(doc), key_epoch=doc.key_epoch)
+        return doc.key_epoch
 
 
 def export_root(home: Path, target: Path, *, offline: bool) -> None:
     """Copy the root key to a new private file. With `offline` it is removed from the home, after
     the copy has been read back. Raises LocalError, StoreError."""
-    with locked_home(home):
-        folder = home / files.FOLDER
-        keys = files.load(home)
-        if not keys.has_root:
-            raise LocalError("The root key is not here any more.")
-        text = files.read_private(folder / files.key_name("root", 0))
-        try:
-            files.write_new(target, text)
-        except FileExistsError:
-            raise LocalError(f"{target} is there already.", hint="Name a new file.") from None
-        except OSError as error:
-            raise StoreError(f"{target} cannot be written: {error.strerror}.") from None
-        _with_root(keys, target)
+    with stopped(home) as (folder, record):
+        write_copy(folder.root_text(), target)
         if offline:
-            _write(folder, history(home, keys))
-            files.replace_private(
-                folder / files.ROOT_PUBLIC_FILE, files.key_text("rootpub", keys.root_public)
-            )
-            (folder / files.key_name("root", 0)).unlink()
-            log = AuditLog(home, keys.stack_id, keys, None)
-            log.add("root_key_exported", offline=True)
-            log.close()
+            folder.take_root_away()
+            record("root_key_exported", offline=True)
+
+
+def write_copy(text: str, target: Path) -> None:
+    """Write a key to a new private file and read it back. Raises LocalError, StoreError."""
+    try:
+        files.write_new(target, text)
+    except FileExistsError:
+        raise LocalError(f"{target} is there already.", hint="Name a new file.") from None
+    except OSError as error:
+        raise StoreError(f"{target} cannot be written: {error.strerror}.") from None
+    files.read_key_file(target, "root")
 
 
 def import_root(home: Path, source: Path) -> None:
     """Put the root key back. Raises LocalError unless it is this stack's."""
-    with locked_home(home):
-        folder = home / files.FOLDER
-        keys = files.load(home)
-        _with_root(keys, source)
-        if keys.has_root:
-            raise LocalError("The root key is here already.")
-        files.replace_private(folder / files.key_name("root", 0), files.read_private(source))
-        (folder / files.ROOT_PUBLIC_FILE).unlink()
+    with stopped(home) as (folder, record):
+        folder.put_root_back(files.read_private(source))
+        record("root_key_imported")

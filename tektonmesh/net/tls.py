@@ -220,11 +220,13 @@ class TlsStream:
         self._dry = False
         self._lone = 1
 
-    async def handshake(self) -> PeerLeaf:
-        """Finish the TLS handshake. Raises RemoteError when the other end does not speak our TLS,
-        has no certificate that we accept, or leaves."""
+    async def handshake(self, turns: trio.StrictFIFOLock) -> PeerLeaf:
+        """Finish the TLS handshake, one step in each of our `turns`: a step can take a millisecond,
+        and sixty strangers at once shall not hold up everybody else for sixty of them. Raises
+        RemoteError when the other end does not speak our TLS, has no certificate that we accept,
+        or leaves."""
         try:
-            await self._shake_hands()
+            await self._shake_hands(turns)
         except (ssl.SSLError, OSError) as error:
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
             raise RemoteError(f"The TLS handshake failed ({reason or error}).") from None
@@ -234,15 +236,18 @@ class TlsStream:
         assert der is not None, "CERT_REQUIRED lets nobody through without one"
         return read_leaf(der)
 
-    async def _shake_hands(self) -> None:
+    async def _shake_hands(self, turns: trio.StrictFIFOLock) -> None:
+        wait = trio.lowlevel.wait_readable
         while True:
-            try:
-                self._ssl.do_handshake()
-                return
-            except ssl.SSLWantReadError:
-                await trio.lowlevel.wait_readable(self._fd)
-            except ssl.SSLWantWriteError:
-                await trio.lowlevel.wait_writable(self._fd)
+            async with turns:
+                try:
+                    self._ssl.do_handshake()
+                    return
+                except ssl.SSLWantReadError:
+                    wait = trio.lowlevel.wait_readable
+                except ssl.SSLWantWriteError:
+                    wait = trio.lowlevel.wait_writable
+            await wait(self._fd)
 
     async def read(self) -> bytes:
         """All that has come, up to 64 KiB and a record; empty when the other end is gone. Raises

@@ -63,6 +63,7 @@ class WorldCrypto:
         self._keys = keys
         self._memory = memory
         self.sign = keys.sign
+        self.vouch = keys.vouch
         self.prekey = keys.prekey
         self.seal = keys.seal
         self.open = keys.open

@@ -70,8 +70,9 @@ class Keys:
         assert prekeys, "a stack that nobody can seal to is of no use"
         self.root_public, self._root = (root, b"") if root_away else crypto_sign_seed_keypair(root)
         self.op_public, self._op = crypto_sign_seed_keypair(op)
+        self._vouching = self._op
         self.box_public: bytes = crypto_scalarmult_base(box)
-        self._sealer = Sealer(box, randbytes)
+        self._sealer = self._own_sealer = Sealer(box, randbytes)
         self._opener = Opener(self.box_public)
         self._prekeys: dict[bytes, bytes] = {}
         self._current = (b"", b"")
@@ -105,6 +106,10 @@ class Keys:
         """Ed25519 by the operational key over `context + data`."""
         return _sign(self._op, context + data)
 
+    def vouch(self, context: bytes, data: bytes) -> bytes:
+        """As `sign`; after `follow` still by the operational key before this one."""
+        return _sign(self._vouching, context + data)
+
     def sign_root(self, context: bytes, data: bytes) -> bytes:
         """Ed25519 by the root key: for key documents only."""
         assert self._root, "without the root key nothing is signed by it"
@@ -112,6 +117,26 @@ class Keys:
 
     def verify(self, public: bytes, context: bytes, data: bytes, sig: bytes) -> bool:
         return verify(public, context, data, sig)
+
+    # --- one set of keys after another -----------------------------------------------------------
+
+    def also_known_by(self, former_boxes: Sequence[bytes]) -> None:
+        """Open what is sealed to this stack under these public box keys of earlier key epochs,
+        too: others may not have heard of the present one."""
+        self._opener = Opener(self.box_public, *former_boxes)
+
+    def follow(self, before: Keys) -> None:
+        """Until `settle`, seal and vouch with the keys before these: the news of these may come to
+        others after what is said now, and they know those."""
+        self._sealer, self._vouching = before._own_sealer, before._op
+
+    def settle(self) -> None:
+        """Everybody has had time to hear of these keys. The ones before are forgotten."""
+        self._sealer, self._vouching = self._own_sealer, self._op
+
+    def forget_root(self) -> None:
+        """The root key is kept elsewhere from now on."""
+        self._root = b""
 
     # --- seal ------------------------------------------------------------------------------------
 

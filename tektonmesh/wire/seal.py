@@ -107,8 +107,10 @@ class Opener:
     """The receiver's side. A key is cached only once it opened something, so that forgeries
     cannot push out the keys in use."""
 
-    def __init__(self, static: bytes) -> None:
-        self._static = static
+    def __init__(self, *statics: bytes) -> None:
+        """Public static keys of the receiver: that of now, then those that senders may still know
+        it by."""
+        self._statics = statics
         self._keys = _Cache(limits.RECEIVER_KEYS_MAX)
 
     def forget(self) -> None:
@@ -121,24 +123,24 @@ class Opener:
         """The plaintext. Raises RemoteError for whatever `sender` did not seal so."""
         if len(sealed) < SEAL_OVERHEAD or sealed[0] != SEAL_VERSION:
             raise RemoteError("The sealed body is cut or of an unknown version.")
-        ephemeral = sealed[1:33]
-        name = ephemeral + sender + key_id
-        known = self._keys.get(name)
-        aead = known or self._derive(prekey_private, ephemeral, sender)
-        try:
-            plaintext = aead.decrypt(sealed[33:45], sealed[45:], aad)
-        except InvalidTag:
-            raise RemoteError(_NOT_SEALED_SO) from None
-        if known is None:
-            self._keys.put(name, aead)
-        return plaintext
-
-    def _derive(self, prekey_private: bytes, ephemeral: bytes, sender: bytes) -> ChaCha20Poly1305:
-        prekey = crypto_scalarmult_base(prekey_private)
-        return _derive(
-            agree(prekey_private, ephemeral) + agree(prekey_private, sender),
-            ephemeral + sender + self._static + prekey,
-        )
+        ephemeral, secrets = sealed[1:33], b""
+        for static in self._statics:
+            name = b"".join((static, ephemeral, sender, key_id))
+            aead = self._keys.get(name)
+            known = aead is not None
+            if aead is None:
+                if not secrets:
+                    secrets = agree(prekey_private, ephemeral) + agree(prekey_private, sender)
+                prekey = crypto_scalarmult_base(prekey_private)
+                aead = _derive(secrets, b"".join((ephemeral, sender, static, prekey)))
+            try:
+                plaintext = aead.decrypt(sealed[33:45], sealed[45:], aad)
+            except InvalidTag:
+                continue
+            if not known:
+                self._keys.put(name, aead)
+            return plaintext
+        raise RemoteError(_NOT_SEALED_SO)
 
 
 def lock(key: bytes, plaintext: bytes) -> bytes:

@@ -154,7 +154,7 @@ def run(mesh: Mesh, tokens: int, cuts: int, rate: int, seed: int) -> dict[str, A
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="cuts", description=__doc__)
     parser.add_argument("--tokens", type=int, default=100_000)
     parser.add_argument("--cuts", type=int, default=20)
     parser.add_argument("--rate", type=int, default=1500, help="tokens a second")

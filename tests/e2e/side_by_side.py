@@ -134,7 +134,7 @@ def measure(mesh: Mesh, lab: Lab, size: int, alone_s: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="beside", description=__doc__)
     parser.add_argument("--mb", type=int, default=200)
     parser.add_argument("--alone-s", type=float, default=20.0)
     options = parser.parse_args()

@@ -82,6 +82,62 @@ def test_an_invite_admits_once_and_grants_what_its_terms_say(mesh: Mesh, tmp_pat
     assert changed.code == 1 and '"bad":' in changed.out, changed
 
 
+CANARY = "canary-public-ci"
+
+
+def test_a_relay_between_two_organisations_carries_what_it_never_sees(mesh: Mesh) -> None:
+    """Both dial it and nobody else, as from behind two firewalls; each of them runs seeds-only, and
+    finds it again after a restart since it was joined."""
+    west, east, relay = (organisation(mesh, name) for name in ("west", "east", "relay"))
+    for stack in (west, east):
+        token = relay.cli("invite").out.strip().splitlines()[-1]
+        assert stack.cli("join", token).code == 0
+        assert stack.cli("peers", "terms", "relay", "--role", "relay").code == 0
+        assert stack.stop() == 0
+        stack.start()
+        wait_until("the relay is found again", lambda s=stack: "relay" in s.up(), within_s=15)
+        done = relay.cli("grant", stack.name, "relay")
+        assert done.code == 0, done
+    west.start_echo(CANARY, "--share", "public")
+    ids = {stack.name: stack.status()["id"] for stack in (west, east)}
+    assert west.cli("peers", "approve", ids["east"], "--mode", "full").code == 0
+    assert east.cli("peers", "approve", ids["west"], "--mode", "full").code == 0
+    wait_until("east knows west", lambda: "west" in east.up(), within_s=20)
+    west.start_echo(f"{CANARY}-partners", "--share", "partners")
+    wait_until("it is shared", lambda: f"{CANARY}-partners@west" in east.cis(), within_s=20)
+    sent = east.rpc("send", to=f"{CANARY}-partners@west", body="over it", timeout_s=20)
+    assert (sent["body"], sent["path"]) == ("over it", ["east", "relay", "west"])
+    assert all(CANARY not in address for address in relay.cis())
+    for stack in (west, east, relay):
+        assert stack.status()["converged"], stack.status()["divergence"]
+        assert stack.stop() == 0
+    for path in relay.home.rglob("*"):
+        assert not path.is_file() or CANARY.encode() not in path.read_bytes(), path
+    assert CANARY not in relay.log.read_text()
+
+
+def test_a_guest_in_a_mesh_with_a_secret_is_named_on_both_sides(mesh: Mesh) -> None:
+    a, b = mesh.chain("ab")
+    for stack in (a, b):
+        stack.start_echo("numa")
+    words = ("--mesh", "own", "--no-mdns", "--listen", "127.0.0.1:0")
+    guest = mesh.add("guest", *words).start()
+    token = a.cli("invite", "--mode", "full").out.strip().splitlines()[-1]
+    assert guest.cli("join", token).code == 0
+    wait_until("the guest sees numa", lambda: "numa@a" in guest.cis(), within_s=10)
+    for stack in (a, b, guest):
+        # Each leaves out whom it cannot believe, after a moment, and they agree on the rest.
+        wait_until(
+            f"{stack.name} has converged", lambda s=stack: s.status()["converged"], within_s=30
+        )
+    assert guest.up() == ["a", "guest"] and b.up() == ["a", "b"]
+    assert guest.cli("send", "numa@a", "hello").out.strip() == "hello"
+    assert guest.cli("send", "numa@b", "hello").code == 4
+    assert "guest is a guest" in a.cli("doctor").out
+    assert "1 stacks are left out" in guest.cli("doctor").out
+    assert a.rpc("policy")["guests"] == [guest.status()["id"]]
+
+
 @pytest.fixture
 def stack(mesh: Mesh) -> Stack:
     return organisation(mesh, "alone")

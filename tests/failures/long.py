@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -58,10 +59,12 @@ RUNS: dict[str, Callable[[], None]] = {"next-hop": next_hop, "receipts": receipt
 
 
 def main() -> int:
-    chosen = sys.argv[1:] or list(RUNS)
+    parser = argparse.ArgumentParser(prog="failures", description=__doc__)
+    parser.add_argument("entry", nargs="*", help=f"{', '.join(RUNS)}; all by default")
+    chosen = parser.parse_args().entry or list(RUNS)
     unknown = [name for name in chosen if name not in RUNS]
     if unknown:
-        sys.exit(f"failures: there is no run {unknown[0]!r}; there are {', '.join(RUNS)}")
+        parser.error(f"there is no run {unknown[0]!r}; there are {', '.join(RUNS)}")
     failed = 0
     for name in chosen:
         shown(run=name, load=os.getloadavg()[0])

@@ -158,6 +158,54 @@ async def reads_of(link: Link, count: int) -> list[tuple[Message, ...]]:
     return reads
 
 
+@pytest.mark.hostile("inbox-flood")
+async def test_thousands_of_messages_in_one_read_are_dealt_with_a_few_at_a_time() -> None:
+    """Others have a turn in between, and what is closed meanwhile brings nothing more."""
+    async with linked() as (client, server):
+        client.send(Ping(n, 0, b"") for n in range(5000))
+        sizes, got, turns = [], [], 0
+
+        async def count_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count_turns)
+            async for messages in server:
+                sizes.append(len(messages))
+                got += messages
+                if len(got) == 5000:
+                    break
+            nursery.cancel_scope.cancel()
+        assert [ping.nonce for ping in got if isinstance(ping, Ping)] == list(range(5000))
+        assert max(sizes) <= 128 and turns >= len(sizes)
+        client.send(Ping(n, 0, b"") for n in range(1000))
+        first = await anext(server)
+        server.close("busy", "Enough.")
+        assert len(first) <= 128
+        with pytest.raises(StopAsyncIteration):
+            await anext(server)
+
+
+@pytest.mark.hostile("half-open")
+async def test_a_step_of_a_handshake_waits_for_its_turn() -> None:
+    context = make_context(1)
+    stranger, ours = await tcp_pair()
+    with stranger:
+        await context.turns.acquire()
+        async with trio.open_nursery() as nursery:
+            accepted = trio.socket.from_stdlib_socket(ours)
+            nursery.start_soon(accept_link, accepted, context)
+            await trio.testing.wait_all_tasks_blocked()
+            assert context.turns.statistics().tasks_waiting == 1
+            nursery.cancel_scope.cancel()
+        context.turns.release()
+        assert context.turns.statistics().tasks_waiting == 0
+        assert stranger.recv(1) == b""
+
+
 async def test_large_messages_cross_in_both_directions_at_once() -> None:
     delta = Delta(SignedHead(b"h", b"s" * 64), None, ((1, "k", bytes(900_000)),), (), None)
     envelope = NORMAL + bytes(200_000)

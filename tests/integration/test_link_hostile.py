@@ -58,7 +58,7 @@ def over_tls(context: ssl.SSLContext, act: Act | None = None) -> Callable[..., A
     async def attack(dialled: socket.socket) -> None:
         stream = TlsStream(dialled.dup(), context, server_side=False)
         try:
-            await stream.handshake()
+            await stream.handshake(trio.StrictFIFOLock())
             if act is not None:
                 await act(stream)
             while await stream.read():
@@ -414,7 +414,7 @@ async def test_a_refused_peer_learns_nothing_of_the_server() -> None:
         stream = TlsStream(
             (await trio_connect(door.address)), stranger.leaf.client, server_side=False
         )
-        leaf = await stream.handshake()
+        leaf = await stream.handshake(trio.StrictFIFOLock())
         channel = Channel(stranger.leaf.public, leaf.public, leaf.identity_key, 1)
         local = Local(stranger.identity, stranger.keys, stranger.mesh_keys, ())
         machine = Handshake(Role.CLIENT, local, channel, judge=admit, highest=lambda key: 0)
@@ -465,11 +465,11 @@ async def test_a_man_in_the_middle_with_an_admitted_identity_gets_no_link() -> N
         nursery.start_soon(dial, front.address)
         nursery.start_soon(serve, back)
         to_client = TlsStream(await front.accept_raw(), middle.leaf.server, server_side=True)
-        await to_client.handshake()
+        await to_client.handshake(trio.StrictFIFOLock())
         to_server = TlsStream(
             await trio_connect(back.address), middle.leaf.client, server_side=False
         )
-        await to_server.handshake()
+        await to_server.handshake(trio.StrictFIFOLock())
         nursery.start_soon(relay, to_client, to_server)
         nursery.start_soon(relay, to_server, to_client)
     (client,), (server,) = client_link, server_link

@@ -313,9 +313,9 @@ async def test_a_full_disk_and_a_peers_stale_leaf_do_not_end_the_daemon(
 
         monkeypatch.setattr("tektonmesh.net.identity.next_issued_at", full)
         await trio.sleep(REISSUE_S + 1)
-        before = daemon._credentials.context().leaf
+        before = daemon.credentials.context().leaf
         told = LinkRefused("stale_leaf", "a newer one was seen")
         told.by_peer, told.highest = True, 2**40
         daemon._links.refused(told)
-        assert daemon._credentials.context().leaf is before
+        assert daemon.credentials.context().leaf is before
         assert "no newer certificate" in caplog.text

@@ -277,7 +277,7 @@ SCHEMAS: dict[str, Schema] = {
         state=_text("", enum=["admitted", "pending", "evicted", "refused"]),
         last_seen=_maybe(_number()),
         reason=_text(),
-        strikes=_number("Faults of this peer, halved every ten minutes."),
+        strikes=_WHOLE | {"description": "Faults of this peer within ten minutes."},
         held_off_s=_number("Seconds for which no link with it is wanted; 0 for none."),
     ),
     "Notice": _object("seq at kind", seq=_WHOLE, at=_number("Seconds since 1970."), kind=_text()),

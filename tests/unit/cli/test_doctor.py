@@ -153,10 +153,19 @@ class _Daemon:
     """Answers as a daemon with such a policy would."""
 
     def __init__(self, **answers: object) -> None:
-        self.answers = {"grant": [], "token": [], "policy": {"peers": []}, "invite": []} | answers
+        self.answers = {"grant": [], "token": [], "invite": []} | answers
+        policy = answers.get("policy", {})
+        assert isinstance(policy, dict)
+        self.policy = {"peers": [], "guests": []} | policy
+        self.unproven = answers.get("unproven", 0)
 
     def call(self, method: str, **_params: object) -> object:
-        return self.answers[method]
+        here = {
+            "policy": self.policy,
+            "peers": [{"id": "abc", "name": "east"}],
+            "status": {"registry": {"unproven": self.unproven}},
+        }
+        return here[method] if method in here else self.answers[method]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +177,8 @@ class _Daemon:
         ({"token": [_TOKEN | {"scopes": ["owner"]}]}, "tokens"),
         ({"token": [_TOKEN | {"expires": None}]}, "tokens"),
         ({"invite": [{}]}, "invites"),
+        ({"policy": {"guests": ["abc"]}}, "guests"),
+        ({"unproven": 3}, "members"),
     ],
 )
 def test_rights_without_an_end_or_a_bound_are_warnings(

@@ -378,7 +378,7 @@ def test_a_stack_that_is_held_off_is_dialled_when_that_is_over(seeds: tuple[str,
     rig.advance(0.0)
     rig.dial_failed("b:1", expect="b")
     rig.dial_failed("b:1")
-    for _ in range(3):
+    for _ in range(5):
         rig.trust.strikes.strike(id_of("b"), "bad")
     assert dials(rig.advance(59.0)) == []
     assert dials(rig.advance(10.0))
@@ -635,6 +635,19 @@ def test_remembered_peers_are_not_dialled_with_seeds_only() -> None:
     rig = Rig(saved=rows(first), seeds_only=True)
     rig.dialling.start()
     assert dials(rig.advance(30.0)) == []
+
+
+def test_with_seeds_only_who_was_joined_by_invite_is_dialled_again_after_a_start() -> None:
+    first = seeded(seeds_only=True)
+    first.trust.admit(id_of("b"))
+    assert seen(first, "b:1", source="user", who="b") == ["b:1"]
+    first.link_up("b", address="b:1", addresses=("b:1",))
+    rig = Rig(saved=rows(first), seeds_only=True)
+    rig.trust.admit(id_of("b"))
+    rig.dialling.start()
+    assert dials(rig.advance(0.1)) == ["b:1"]
+    rig.dial_failed("b:1", expect="b")
+    assert dials(rig.advance(30.0))
 
 
 def test_a_peer_that_was_given_up_is_forgotten_on_disk() -> None:

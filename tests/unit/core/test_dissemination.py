@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tektonmesh.core import dissemination as ds
+from tektonmesh.core import linknews
 from tektonmesh.core.keydoc import Voucher, write_proof
 from tektonmesh.core.messages import Delta, Graft, Ihave, News, Prune, VectorEntry, Want
 from tektonmesh.core.replica import Applied
@@ -320,7 +321,7 @@ def test_a_vector_that_crossed_our_news_does_not_undo_them() -> None:
 
 
 def test_what_strangers_claim_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ds, "KNOWN_MAX", 4)
+    monkeypatch.setattr(linknews, "KNOWN_MAX", 4)
     member = linked(ONE)
     ids = [seed_bytes(n) for n in range(9)]
     for owner in ids:

@@ -5,7 +5,6 @@ import pytest
 from tektonmesh.core.events import LinkDown, LinkUp
 from tektonmesh.core.linkcost import cost_ms
 from tektonmesh.core.messages import Bye, Ping, Pong, Probe, ProbeAnswer
-from tektonmesh.core.neighbours import NoTopology
 from tektonmesh.core.ownlinks import DAMPED_MS
 from tests.liveness import Rig, by_id, closes, id_of, notices, pings, sent
 from tests.support import make_keys, number_of
@@ -471,12 +470,6 @@ def test_witnesses_are_neighbours_with_an_edge_to_the_suspect() -> None:
 def test_at_most_three_witnesses_are_asked_each_once() -> None:
     probed = asked(Rig(), ("c", "d", "e", "f"))
     assert len(probed) == len(dict.fromkeys(probed)) == 3
-
-
-def test_a_node_without_a_graph_knows_of_no_witness_and_no_path() -> None:
-    nobody = NoTopology()
-    assert list(nobody.witnesses(id_of("b"))) == []
-    assert not nobody.reachable(id_of("b"))
 
 
 def test_a_suspect_without_common_neighbours_is_not_asked_about() -> None:

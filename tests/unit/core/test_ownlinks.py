@@ -32,7 +32,7 @@ def fill(member: Member) -> None:
 
 def test_a_link_without_room_for_its_record_is_told_once_and_raises_nothing() -> None:
     member = Member("a").start()
-    links = OwnLinks(member.owner)
+    links = OwnLinks(member.owner, lambda _stack: False)
     seen: list[bytes] = []
     links.watch(seen.append)
     fill(member)
@@ -50,7 +50,7 @@ def test_a_link_without_room_for_its_record_is_told_once_and_raises_nothing() ->
 
 def test_a_record_that_cannot_be_changed_is_withdrawn() -> None:
     member = Member("a").start()
-    links = OwnLinks(member.owner)
+    links = OwnLinks(member.owner, lambda _stack: False)
     links.set(PEER, (5, UP))
     fill(member)
     member.owner._wanted_size = SET_SIZE_MAX
@@ -58,6 +58,21 @@ def test_a_record_that_cannot_be_changed_is_withdrawn() -> None:
     assert links.get(PEER) is None and member.owner.get(link_key(PEER)) is None
     links.set(PEER, None)
     assert links.get(PEER) is None
+
+
+@pytest.mark.parametrize(("reachable", "expected"), [(True, 1), (False, 3)])
+def test_links_to_where_other_ways_lead_share_a_head(reachable: bool, expected: int) -> None:
+    member = Member("a").start()
+    links = OwnLinks(member.owner, lambda _stack: reachable)
+    before = heads(member)
+    for name in ("one", "two", "three"):
+        links.set(seed_bytes(name), (5, UP))
+        member.wait(0.01)
+    member.wait(0.1)
+    assert heads(member) - before == expected
+    links.set(seed_bytes("one"), (5, SUSPECT))
+    member.settle()
+    assert heads(member) - before == expected + 1, "a changed state does not wait"
 
 
 # --- damping -------------------------------------------------------------------------------------
@@ -83,7 +98,7 @@ def cost(member: Member) -> int | None:
 def flapping(*states: str | None, times: int, every_s: float) -> tuple[Member, OwnLinks]:
     """A link that goes through these states again and again."""
     member = Member("a").start()
-    links = OwnLinks(member.owner)
+    links = OwnLinks(member.owner, lambda _stack: False)
     for _ in range(times):
         for state in states:
             links.set(PEER, None if state is None else (5, state))

@@ -477,12 +477,12 @@ def test_the_own_key_document_carries_the_vouchers_we_got() -> None:
 def test_a_peer_that_was_struck_too_often_is_judged_so_and_shows_it() -> None:
     _, trust = make_trust(allowed_ids=(B.stack_id,))
     trust.link_up(up(2))
-    for _ in range(3):
+    for _ in range(5):
         trust.strikes.strike(B.stack_id, "bad")
     verdict = trust.judge(B.stack_id, "west", B.keydoc, True)
     assert verdict == Verdict(False, "held_off")
     (peer,) = trust.peers()
-    assert (peer["state"], peer["strikes"], peer["held_off_s"]) == ("admitted", 3.0, 60.0)
+    assert (peer["state"], peer["strikes"], peer["held_off_s"]) == ("admitted", 5, 60.0)
     trust.admit(B.stack_id)
     assert trust.judge(B.stack_id, "west", B.keydoc, True).admitted
 
@@ -629,17 +629,3 @@ def test_old_keys_open_no_link_once_newer_ones_are_known() -> None:
     assert trust.judge(B.stack_id, "b", B.keydoc, True) == Verdict(False, "old_keys")
     newer = sign_keydoc(B_KEYS, key_epoch=1)
     assert trust.judge(B.stack_id, "b", newer, True).admitted
-
-
-def test_a_link_under_old_keys_ends_when_newer_ones_come() -> None:
-    env, trust = make_trust()
-    trust.link_up(up(2, link=7))
-    trust.keys_changed(B.stack_id, 0)
-    assert only(env.take(), CloseLink) == []
-    trust.keys_changed(B.stack_id, 1)
-    assert [(closed.link, closed.code) for closed in only(env.take(), CloseLink)] == [
-        (7, "old_keys")
-    ]
-    trust.link_down(7)
-    trust.keys_changed(B.stack_id, 2)
-    assert only(env.take(), CloseLink) == []

@@ -228,6 +228,7 @@ MESSAGES: list[msg.Message] = [
     msg.WantOutlines((ID, ID[::-1])),
     msg.Outlines((), False),
     msg.Outlines((msg.Delta(HEAD, None, ((0, "addr/0", b"a"),), (), KEYDOC),), True),
+    msg.RelayOutlines((msg.Delta(HEAD, None, ((0, "addr/0", b"a"),), (), KEYDOC),), True),
     msg.Graft(((ID, None), (ID[::-1], ContentVersion(0, 1, 2)))),
     msg.Prune(),
     msg.Forward(1, b"envelope"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tektonmesh.core.ids import stack_id_of
-from tektonmesh.errors import LocalError
+from tektonmesh.core.types import SealKey
+from tektonmesh.errors import LocalError, RemoteError
 from tektonmesh.wire.keys import mesh_id_of, mesh_key_of, prekey_id, verify
 from tektonmesh.wire.limits import PREKEYS_MAX
 from tests.support import make_keys, seal_key_of
@@ -112,3 +113,50 @@ def test_a_mesh_key_depends_on_the_secret_and_on_the_mesh() -> None:
     }
     assert {len(key) for key in keys} == {32}
     assert len(keys) == 3
+
+
+# --- one set of keys after another ---------------------------------------------------------------
+
+
+def test_until_they_settle_new_keys_seal_and_vouch_with_the_ones_before() -> None:
+    old, new = make_keys(3)[0], make_keys(4)[0]
+    to = seal_key_of(OTHER)
+    new.follow(old)
+    sealed = new.seal(to, b"aad", b"body")
+    assert OTHER.open(old.box_public, to.key_id, b"aad", sealed) == b"body"
+    assert OTHER.verify(old.op_public, b"c", b"data", new.vouch(b"c", b"data"))
+    assert OTHER.verify(new.op_public, b"c", b"data", new.sign(b"c", b"data"))
+    new.settle()
+    sealed = new.seal(to, b"aad", b"body")
+    assert OTHER.open(new.box_public, to.key_id, b"aad", sealed) == b"body"
+    assert OTHER.verify(new.op_public, b"c", b"data", new.vouch(b"c", b"data"))
+
+
+def test_keys_that_follow_twice_in_a_moment_use_the_ones_just_before() -> None:
+    first, second, third = (make_keys(n)[0] for n in (3, 4, 5))
+    second.follow(first)
+    third.follow(second)
+    assert OTHER.verify(second.op_public, b"c", b"data", third.vouch(b"c", b"data"))
+
+
+def test_a_stack_opens_what_is_sealed_to_it_under_a_former_box_key_and_no_other() -> None:
+    ours, _ = make_keys(3)
+    former, foreign = make_keys(4)[0].box_public, make_keys(5)[0].box_public
+    key_id, prekey = ours.prekey()
+    sealed = {
+        box: OTHER.seal(SealKey(box, key_id, prekey), b"aad", b"body")
+        for box in (ours.box_public, former, foreign)
+    }
+    ours.also_known_by([former])
+    for _ in range(2):  # the second time from the cache
+        for box in (former, ours.box_public):
+            assert ours.open(OTHER.box_public, key_id, b"aad", sealed[box]) == b"body"
+    with pytest.raises(RemoteError):
+        ours.open(OTHER.box_public, key_id, b"aad", sealed[foreign])
+
+
+def test_a_root_key_that_was_forgotten_is_not_there() -> None:
+    ours, _ = make_keys(3)
+    stack_id = ours.stack_id
+    ours.forget_root()
+    assert not ours.has_root and ours.stack_id == stack_id
