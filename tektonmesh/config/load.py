@@ -70,6 +70,8 @@ class Config:
     relay_bytes_per_s: float | None = None
     padding: bool = False
     park_bytes: float = 0.0
+    large_body_max: float = 1 << 30
+    large_bodies_bytes: float = 4 << 30
     mcp: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     mcp_views: Mapping[str, View] = field(default_factory=dict)
 
@@ -130,6 +132,8 @@ def load_config(
         relay_bytes_per_s=chosen.get("relay_bytes_per_s"),
         padding=chosen.get("padding", False),
         park_bytes=chosen.get("park_bytes", 0.0),
+        large_body_max=chosen.get("large_body_max", 1 << 30),
+        large_bodies_bytes=chosen.get("large_bodies_bytes", 4 << 30),
         mcp=chosen.get("mcp", {}),
         mcp_views=chosen.get("mcp_views", {}),
     )

@@ -324,6 +324,21 @@ SETTINGS: tuple[Setting, ...] = (
         "when their senders ask for it (`send --may-park`), who may then go as well; 0 is none.",
     ),
     Setting(
+        "large_body_max",
+        _number(0, 1 << 30),
+        "1073741824",
+        "200000000",
+        "Bytes of the largest body that is taken here, from callers here and other stacks; with\n"
+        "more than 258,048 it goes as a file.",
+    ),
+    Setting(
+        "large_bodies_bytes",
+        _number(0, 1e15),
+        "4294967296",
+        "20000000000",
+        "Bytes on the disk that such bodies may take in all; a quarter for each other stack.",
+    ),
+    Setting(
         "padding",
         _switch,
         "false",

@@ -100,6 +100,16 @@ class Pull:
         self.again: Callable[[], None] = lambda: None
         self.failed: Callable[[str, str], None] = lambda _code, _detail: None
 
+    @property
+    def lacking_bytes(self) -> int:
+        """Before the file is open, when what lies there is not known: all."""
+        if self.state not in ("body", "sync"):
+            return self.large.size
+        asked = sum(part for part, _at in self.asked.values())
+        # The last part of a body is asked for in full and may be shorter.
+        lacking = asked + sum(part for _at, part in self.left) + CHUNK_SIZE * len(self.writing)
+        return min(lacking, self.large.size)
+
 
 class Pulls:
     """The bodies that one node is getting."""
@@ -116,6 +126,11 @@ class Pulls:
 
     def __len__(self) -> int:
         return len(self._pulls)
+
+    @property
+    def lacking_bytes(self) -> int:
+        """Bytes of the bodies on their way that are not in their files yet."""
+        return sum(pull.lacking_bytes for pull in self._pulls.values())
 
     @property
     def names(self) -> list[str]:

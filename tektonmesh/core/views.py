@@ -66,6 +66,8 @@ def status(node: Node) -> dict[str, Any]:
             "parked_bytes": node.durable.parking.held_bytes,
             "dead_letters": node.durable.inbox.dead_letters,
             "blobs_lacking": node.blobs.lacking,
+            "bodies_coming": len(node.durable.pulls),
+            "bodies_lacking_bytes": node.durable.pulls.lacking_bytes,
         },
         "relay": _relay(node),
         "share_default": env.settings.share_default,

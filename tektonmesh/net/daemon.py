@@ -462,6 +462,8 @@ def settings_of(
         relay=config.relay,
         padding=config.padding,
         park_bytes=int(config.park_bytes),
+        large_body_max=int(config.large_body_max),
+        large_bodies_bytes=int(config.large_bodies_bytes),
         # Where the secret alone does not admit, it still opens the door to the pending list.
         extra={
             "admission": "secret" if config.admission == "secret" else "approve",

@@ -195,6 +195,14 @@ def test_values_that_cannot_be_meant_are_refused(tmp_path: Path, text: str) -> N
         settle(tmp_path, text)
 
 
+def test_the_room_for_large_bodies_reaches_the_node(tmp_path: Path) -> None:
+    plain = settings_of(settle(tmp_path, ""), (), ())
+    assert (plain.large_body_max, plain.large_bodies_bytes) == (1 << 30, 4 << 30)
+    text = "large_body_max = 5_000_000\nlarge_bodies_bytes = 20_000_000"
+    chosen = settings_of(settle(tmp_path, text), (), ())
+    assert (chosen.large_body_max, chosen.large_bodies_bytes) == (5_000_000, 20_000_000)
+
+
 def test_a_lease_of_the_settings_reaches_the_node_with_a_refresh_that_fits(tmp_path: Path) -> None:
     settings = settings_of(settle(tmp_path, "lease_s = 30"), (), ())
     assert settings.lease_s == 30.0

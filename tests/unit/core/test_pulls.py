@@ -101,6 +101,22 @@ def test_a_large_body_is_handed_over_whole_and_no_file_is_left() -> None:
     nothing_left(a, b)
 
 
+def test_what_a_body_on_its_way_still_lacks_is_told() -> None:
+    network, a, b = pair()
+    answer_with_size(b)
+    ticket = send_large(a)
+    name = part_way(network, b)
+    here = chunks_here(b, name) * CHUNK_SIZE
+    assert 0 < b.node.durable.pulls.lacking_bytes <= SIZE - here + CHUNK_SIZE
+    network.run(3.0)
+    assert a.result(ticket)["body"] == b"%d 1" % SIZE
+    assert b.node.durable.pulls.lacking_bytes == 0
+    only_lose(network, Kind.PART)
+    send_large(a, BODY[::-1])
+    network.run(0.1)
+    assert b.node.durable.pulls.lacking_bytes == SIZE, "not even its sums are known"
+
+
 def test_a_caller_that_does_not_wait_is_told_when_it_is_accepted() -> None:
     network, a, b = pair()
     answer_with_size(b)

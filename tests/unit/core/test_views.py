@@ -150,6 +150,8 @@ def test_status_has_the_shape_of_the_contract() -> None:
         "parked_bytes": 0,
         "dead_letters": 0,
         "blobs_lacking": 0,
+        "bodies_coming": 0,
+        "bodies_lacking_bytes": 0,
     }
     assert len(status["fingerprint"]) == 32
     assert status["share_default"] == "public"
