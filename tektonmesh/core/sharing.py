@@ -211,14 +211,20 @@ class Sharing:
         self.usable.on_change(change)
         if change.kind in ("expired", "forgotten", "left"):
             self._drop(change.owner)
-            self._told.pop(change.owner, None)
+            if change.kind == "forgotten":
+                # Until then it may come back with what it was told, and has to hear that it is no
+                # more.
+                self._told.pop(change.owner, None)
         elif change.kind in ("new", "content") and change.owner != self.env.me:
             told = self._told.get(change.owner)
             if told is None or told[0] != self._run_of(change.owner):
                 self._changed()
 
     def _again(self) -> None:
-        self._told.clear()
+        """Say it all again, to those who were told something and are away as soon as they are
+        back."""
+        said = list(self._told.items())
+        self._told = {one: (b"", packed) for one, (_run, packed) in said if packed != _NOTHING}
         self._push()
 
     def _changed(self) -> None:
@@ -237,8 +243,10 @@ class Sharing:
         sent = 0
         for stack_id in self._named():
             run = self._run_of(stack_id)
-            if not run or not self._rights.role_of(stack_id):
+            if not self._rights.role_of(stack_id):
                 self._told.pop(stack_id, None)
+                continue
+            if not run:
                 continue
             packed = self._packed_for(stack_id)
             told = self._told.get(stack_id)

@@ -127,7 +127,7 @@ class Asking:
         return {
             "ref": names.reference(entry.ci, entry.stack, pin.name),
             "changed": changed,
-            "diff": difference(before or {}, item),
+            "diff": difference(before or {}, item) if changed else [],
         }
 
     def _find(self, params: Params, kinds: tuple[str, ...]) -> tuple[Entry, str, Item]:

@@ -94,6 +94,8 @@ class Hub:
         self.serving = Serving(daemon, self.servers, nursery)
         self._disk = trio.Lock()
         self._faces: OrderedDict[str, Face] = OrderedDict()
+        self._usable: dict[str, int] = {}
+        """The CIs whose faces were found in order, and at which version of the federation."""
         self.servers.on_catalogue = self.federation.touch
         self.federation.watch(self._changed)
 
@@ -126,6 +128,10 @@ class Hub:
         return scope, About(f"tektonmesh {view}", ALL, INSTRUCTIONS), mesh
 
     async def _face_of_ci(self, ci: str) -> Face:
+        known, version = self._faces.get(f"ci {ci}"), self.federation.version
+        if known is not None and self._usable.get(ci) == version:
+            self._faces.move_to_end(f"ci {ci}")
+            return known
         entry = self.federation.find(ci)
         if entry is None or not self.federation.may("discover", entry):
             raise LocalError(
@@ -146,6 +152,7 @@ class Hub:
                 key, scope, About(entry.address, offers, str(told or "")), None
             )
         self._faces.move_to_end(key)
+        self._usable[entry.address] = version
         return found
 
     async def _open(self, key: str, scope: Scope, about: About, mesh: MeshTools | None) -> Face:
@@ -158,7 +165,9 @@ class Hub:
             return self._faces[key]
         self._faces[key] = face
         if len(self._faces) > FACES_MAX:
-            self._faces.popitem(last=False)[1].ended.cancel()
+            gone, oldest = self._faces.popitem(last=False)
+            oldest.ended.cancel()
+            self._usable.pop(gone.removeprefix("ci "), None)
         return face
 
     # --- changes ---------------------------------------------------------------------------------

@@ -164,6 +164,25 @@ def test_a_word_that_cannot_be_what_it_should_exits_2(
     one_line(result, result.code)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--mcp", ""], "needs a command"),
+        (["--mcp", "'"], "is no command line"),
+        (["--mcp", "/no/such/program x"], "no program '/no/such/program'"),
+        (["--mcp", "http://127.0.0.1:1/mcp"], "--mcp-url"),
+        (["--mcp", "cat", "--mcp-url", "http://127.0.0.1:1/mcp"], "exclude"),
+        (["--mcp-url", ""], "url"),
+    ],
+)
+def test_a_server_that_cannot_be_one_is_no_registration(
+    pair: tuple[Stack, Stack], given: list[str], told: str
+) -> None:
+    result = pair[1].cli("register", "served", *given)
+    assert told in one_line(result, result.code) and result.code
+    assert "served@b" not in pair[1].cis()
+
+
 def test_a_failing_command_is_a_failure_with_its_last_line(pair: tuple[Stack, Stack]) -> None:
     result = pair[0].cli("send", "broken@b", "hi")
     assert "the reason" in one_line(result, 1)

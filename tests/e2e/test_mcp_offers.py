@@ -4,6 +4,7 @@ can tell a tool that is denied from one that does not exist."""
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,22 @@ def test_a_tool_that_changed_since_it_was_granted_leaves_the_lists(pair: Pair) -
 def hash_of(stack: Stack, ref: str) -> str:
     found = [tool for tool in stack.rpc("tools") if tool["ref"] == ref]
     return str(found[0]["hash"]) if found else ""
+
+
+def test_after_a_restart_that_meets_nobody_the_lists_are_those_of_before(pair: Pair) -> None:
+    west, east = pair
+    west.rpc("grant", stack="east", verb="tool.call:echo", ci="tool")
+    become(east, "tool@west/echo")
+    west.signal(signal.SIGSTOP)
+    east.stop()
+    east.start()
+    assert refs(east) == ["tool@west/echo"]
+    called = east.cli("call", "tool@west/echo", '{"text": "x"}')
+    assert called.code and "Nothing is known" not in called.err
+    west.signal(signal.SIGCONT)
+    # What is said now is what counts.
+    west.rpc("revoke", stack="east")
+    wait_until("nothing listed", lambda: not refs(east), within_s=30)
 
 
 def test_in_a_mesh_of_ones_own_a_stack_with_terms_ends_the_gossip_for_all(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from tektonmesh.cli.common import Where, verb
-from tektonmesh.cli.render import emit_json
+from tektonmesh.cli.render import emit_json, safe_text
 
 SHARES = ("public", "partners", "private")
 
@@ -63,14 +64,28 @@ def description_params(
 
 def _server(command_line: str | None, url: str | None) -> dict[str, Any]:
     """How its MCP server is reached, as the `register` operation takes it."""
-    if command_line and url:
+    if command_line is not None and url is not None:
         raise click.UsageError("--mcp and --mcp-url exclude each other.")
-    if command_line:
+    if command_line is not None:
+        return {"mcp": {"stdio": {"command": _words(command_line)}}}
+    return {"mcp": {"http": {"url": url}}} if url is not None else {}
+
+
+def _words(command_line: str) -> list[str]:
+    """A command as its words, of which the first is the program that is found here: the daemon may
+    have another PATH, and is in another folder."""
+    try:
         words = shlex.split(command_line)
-        # The daemon runs elsewhere: what PATH finds here is meant.
-        words[0] = shutil.which(words[0]) or words[0]
-        return {"mcp": {"stdio": {"command": words}}}
-    return {"mcp": {"http": {"url": url}}} if url else {}
+    except ValueError as error:
+        raise click.UsageError(f"--mcp is no command line: {error}.") from None
+    if not words:
+        raise click.UsageError("--mcp needs a command, such as --mcp 'npx -y SERVER'.")
+    if "://" in words[0]:
+        raise click.UsageError("--mcp takes a command; a URL goes to --mcp-url.")
+    program = shutil.which(words[0])
+    if program is None:
+        raise click.UsageError(f"--mcp: there is no program '{safe_text(words[0])}' here.")
+    return [str(Path(program).absolute()), *words[1:]]
 
 
 @verb(example="tektonmesh register numa --endpoint http://127.0.0.1:8016 --specialty vision")

@@ -146,6 +146,29 @@ def test_an_owner_that_is_there_and_does_not_say_it_again_has_taken_it_back() ->
     assert (sharing.TABLE, A) not in c.saved
 
 
+@pytest.mark.parametrize(("leaves", "away_s"), [(True, 1.0), (True, 500.0), (False, 900.0)])
+def test_what_was_taken_back_while_a_partner_was_away_is_told_when_it_is_back(
+    leaves: bool, away_s: float
+) -> None:
+    network = chain()
+    a = network["a"]
+    a.register("numa", share="partners")
+    terms(a, C, mode="full")
+    network.run(sharing.AGAIN_S * 0.5)
+    before = network["c"].saved
+    if leaves:
+        network["c"].do(ev.Leave)
+        network.settle()
+    network.kill("c")
+    network.run(away_s)
+    terms(a, C, mode="")
+    network.settle()
+    c = network.add("c", before)
+    network.join("b", "c")
+    network.settle()
+    assert seen(c) == []
+
+
 def test_what_is_on_the_disk_is_judged_anew() -> None:
     network = chain()
     a, c = network["a"], network["c"]
