@@ -37,6 +37,11 @@ POLL_S = 5.0
 lost. The destination answers only if there is something to answer."""
 POLL_MAX_S = 30.0
 
+BACK_S = 0.05
+"""A copy that came back is not on its way: the next one need not wait as long as an answer may
+take, which on slow links is longer than the grace. It is made after 0.2 s, the third after 0.8 s,
+and the next would be too late."""
+
 GAP_S = 0.1
 """A missing piece of a reply is asked for after this, when those overtaking it arrived first."""
 
@@ -181,7 +186,9 @@ class Copies:
             self._arm(pending)
         elif not pending.flying:
             self._no_way(pending)
-            self._plan(pending)
+            soon_s = min(pending.pause_s, BACK_S * 4.0 ** min(pending.attempt, 8))
+            pending.act_at = self.env.after(self.env.jitter(soon_s))
+            self._arm(pending)
 
     def has_receipt(self, pending: Pending, path: tuple[StackId, ...]) -> None:
         """The destination has it, by its own word; `path` is the way it took, if known."""

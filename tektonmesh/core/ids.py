@@ -59,7 +59,7 @@ def parse_id(text: str) -> StackId:
     if len(plain) not in (SHOWN_SIZE, SHOWN_SIZE + 2):
         raise LocalError(
             f"'{text}' is not a stack id: it has {len(plain)} characters and needs {SHOWN_SIZE}.",
-            hint="`tektonmesh status` shows a stack's id.",
+            hint="`tektonmesh status` shows a stack's own id, `tektonmesh peers` those of others.",
         )
     try:
         stack_id = base64.b32decode(plain[:SHOWN_SIZE].upper() + "====")

@@ -210,7 +210,8 @@ class Invites:
     def _uninvite(self, params: dict[str, Any]) -> dict[str, Any]:
         wanted = [invite for invite in self._given if invite.hex() == params.get("id")]
         if not wanted:
-            raise LocalError("There is no such invite.", code="not_found")
+            hint = "`tektonmesh invite --list` shows the open ones."
+            raise LocalError("There is no such invite.", code="not_found", hint=hint)
         self._put(wanted[0], None)
         self.env.audit("uninvite", invite=wanted[0].hex())
         return {"id": wanted[0].hex(), "withdrawn": True}
@@ -252,6 +253,8 @@ class Invites:
             raise LocalError("The invite has expired.", hint="Ask for a new one.")
         shown = self._trust.admit(token.issuer)
         self._turned_down.pop(token.issuer, None)
+        if self._trust.is_linked(token.issuer):
+            return shown | {"addresses": list(token.addresses)}  # there is nothing left to prove
         self._joining[token.issuer] = (token.invite, token.secret)
         row = self.env.codec.pack([token.invite, token.secret])
         self.env.save(TABLE, _JOINING + token.issuer, row)

@@ -29,6 +29,11 @@ ALARM_PAUSE_S = 60.0
 """How long to wait before asking again whether an owner may end while there is an alarm."""
 ALONE_S = 10.0
 """For so long after a start nobody is expired before a peer has told its time; a guess."""
+ANCHOR_MS = 1_000
+"""How far after its first head a stack goes back from the vote towards its own wall clock. What all
+share no vote can mend: a few clocks that are ahead where somebody has few links would move the
+whole mesh, bit by bit, and nothing would bring it back. A guess; an honest clock that is wrong
+stays as far from the others at most."""
 SAME_MS = 5_000
 """One peer that agrees with our wall clock so far is enough to begin with; a guess, well within
 the slack of a head."""
@@ -179,7 +184,8 @@ class MeshTime:
         apart = sorted(abs(offset - self._voted) for offset in peers.values())
         second = apart[1] if len(apart) > 1 else inf
         alone = self._waiting and not self.confirmed
-        self._target = self._wall if alone or (far and second > ALARM_MS) else self._voted
+        kept = alone or (far and second > ALARM_MS)
+        self._target = self._wall if kept else self._voted + self._back_ms(far)
         behind_ms = self._target - self._offset
         if not self._signed:
             self._offset = self._target
@@ -194,6 +200,12 @@ class MeshTime:
         elif self._alarmed and not alarm:
             self.env.notice("clock_agrees")
         self._alarmed = alarm
+
+    def _back_ms(self, far: bool) -> float:
+        """From the vote towards our wall clock, which far from it is no anchor."""
+        if far or not self._signed:
+            return 0.0
+        return max(-ANCHOR_MS, min(ANCHOR_MS, self._wall - self._voted))
 
     def _step(self, by_ms: float) -> None:
         self._offset += by_ms

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from tektonmesh.core.effects import CloseLink
+from tektonmesh.core.events import PeerRefused
 from tektonmesh.core.ids import show_id
 from tektonmesh.core.keydoc import KeyDoc
 from tektonmesh.core.machine import Env
@@ -19,6 +20,8 @@ OLD_KEYS = "old_keys"
 """The code that a link is closed with, or a handshake refused."""
 OLD_LINK_S = 120.0
 """So long at most, and half of it at least, a link stays under replaced keys. A guess."""
+QUIET_S = 600.0
+"""A thief dials again every few seconds; the log needs the entry once in a while."""
 
 
 class OldLinks:
@@ -27,6 +30,8 @@ class OldLinks:
     def __init__(self, env: Env) -> None:
         self.env = env
         self._links: dict[LinkId, tuple[StackId, int]] = {}
+        self._refused: dict[StackId, float] = {}
+        """When it was last said; only of stacks whose newer keys are known, so it is bounded."""
 
     def link_up(self, link: LinkId, keydoc: KeyDoc) -> None:
         self._links[link] = keydoc.stack_id, keydoc.key_epoch
@@ -46,6 +51,21 @@ class OldLinks:
                     self.env.deadlines.set((OLD_KEYS, link), self.env.after(wait_s), end)
             elif behind > 0:
                 self._end(link, keydoc)
+
+    def refused(self, event: PeerRefused) -> None:
+        """Somebody showed keys that were replaced: an old backup, or a thief. That is worth an
+        entry now and then."""
+        known = self._refused.get(event.stack_id)
+        if known is None or self.env.now - known >= QUIET_S:
+            self._refused[event.stack_id] = self.env.now
+            shown = {"stack": show_id(event.stack_id), "address": event.address}
+            self.env.audit("old_keys_refused", **shown)
+
+    def relink(self, stack_id: StackId, detail: str) -> None:
+        """What a link with this stack carries was settled when it began: begin anew."""
+        for link, (peer, _key_epoch) in self._links.items():
+            if peer == stack_id:
+                self.env.emit(CloseLink(link, "relink", detail))
 
     def _end(self, link: LinkId, keydoc: KeyDoc) -> None:
         self.env.deadlines.drop((OLD_KEYS, link))

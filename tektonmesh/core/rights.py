@@ -275,6 +275,8 @@ class Rights:
         before = self.terms_of(stack_id)
         terms = terms_from(params, before)
         self.set_terms(stack_id, terms)
+        if terms.role != before.role:
+            self._trust.old_links.relink(stack_id, "The role of this stack was changed.")
         self.env.audit("terms", **_shown_terms(stack_id, terms))
         return _shown_terms(stack_id, terms)
 

@@ -144,6 +144,10 @@ class Trust:
                 return True
         return False
 
+    def is_linked(self, stack_id: StackId) -> bool:
+        """Whether a link with it is up."""
+        return stack_id in self._linked.values()
+
     def is_approved(self, stack_id: StackId) -> bool:
         """Whether people here said its id, or used an invite of it."""
         held = self._peers.get(stack_id)
@@ -229,6 +233,9 @@ class Trust:
     def on_refused(self, event: PeerRefused) -> None:
         """A handshake ended without admission, on our side or on theirs."""
         if event.stack_id == self.env.me:
+            return
+        if event.reason == OLD_KEYS:
+            self.old_links.refused(event)
             return
         peer = self._peers.pop(event.stack_id, None) or _Peer("pending")
         self._peers[event.stack_id] = peer

@@ -295,7 +295,11 @@ def read_private(path: Path, *, size_max: int = _FILE_SIZE_MAX) -> str:
 
 def read_key_file(path: Path, kind: str) -> bytes:
     """The seed in a key file anywhere. Raises LocalError."""
-    return _read_key(path, kind)
+    try:
+        return _read_key(path, kind)
+    except LocalError as error:
+        hint = f"Name the file of the {kind} key, as `tektonmesh keys export` wrote it."
+        raise LocalError(error.detail, hint=hint) from None
 
 
 def _read_key(path: Path, kind: str) -> bytes:

@@ -16,6 +16,7 @@ import trio
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core.ids import show_id
+from tektonmesh.core.oldlinks import OLD_KEYS
 from tektonmesh.core.types import LinkId, StackId
 from tektonmesh.errors import MeshError
 from tektonmesh.net.link import Link, LinkRefused
@@ -156,6 +157,8 @@ class Links:
                     refusal.peer.invite if refusal.peer is not None else b"",
                 )
             )
+        elif stack_id is not None and refusal.code == OLD_KEYS and not refusal.by_peer:
+            self._inject(ev.PeerRefused(stack_id, refusal.name, refusal.address, False, OLD_KEYS))
         known = (refusal.address if stack_id is None else stack_id, refusal.by_peer, refusal.code)
         level = logging.WARNING if self._is_news(known) else logging.DEBUG
         said = self._sentence(refusal)

@@ -79,7 +79,8 @@ class Tokens:
         """From now on it opens nothing. Raises LocalError `not_found`."""
         token = self._tokens.pop(token_id, None)
         if token is None:
-            raise LocalError("There is no such token.", code="not_found")
+            hint = "`tektonmesh token list` shows the ids."
+            raise LocalError("There is no such token.", code="not_found", hint=hint)
         self._store.queue([(TABLE, token_id.encode(), None)])
         self._say("token_revoked", id=token.id, name=token.name)
         return token

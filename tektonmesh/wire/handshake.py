@@ -23,6 +23,7 @@ from typing import Any
 from tektonmesh.core.frozen import frozen
 from tektonmesh.core.invites import INVITE_ID_SIZE, proof_of
 from tektonmesh.core.keydoc import read_keydoc
+from tektonmesh.core.oldlinks import OLD_KEYS
 from tektonmesh.core.strikes import HELD_OFF
 from tektonmesh.core.trust import Verdict
 from tektonmesh.core.types import Identity, SignedKeyDoc, StackId
@@ -43,6 +44,7 @@ SECRET_CONTEXT = b"tektonmesh/secret/1\0"
 
 _PENDING = "The owner of that stack must approve this one first."
 _NOT_ADMITTED = "That stack does not admit this one."
+_REPLACED = "It knows newer keys of this stack than those that this one runs with (an old backup?)."
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%_a-z-]{2,100}\]|[0-9A-Za-z._-]{1,249}):[0-9]{1,5}")
@@ -119,7 +121,7 @@ class Refused(Exception):
     """The handshake ended without a link. Not an error of this program, so not in its table.
 
     `code` is one of self, wrong_identity, mesh, version, stale_leaf, not_admitted, held_off,
-    protocol;
+    old_keys, protocol;
     `by_peer` tells whose decision it was; `peer` is known once it has signed for itself;
     `told` is the sentence for the peer, `detail` ours; `reply` is what to send before closing;
     `highest` goes with stale_leaf.
@@ -303,6 +305,8 @@ class Handshake:
             verdict = judge_invite(shown, self._signed(self._role.other, b""), mac)
         if verdict.reason == HELD_OFF:
             raise Refused(HELD_OFF, "It broke the protocol several times; it may try later.")
+        if verdict.reason == OLD_KEYS:
+            raise Refused(OLD_KEYS, "It shows keys that were replaced.", told=_REPLACED)
         if not verdict.admitted:
             told = _PENDING if verdict.reason == "pending" else _NOT_ADMITTED
             raise Refused("not_admitted", verdict.reason, told=told)
@@ -366,6 +370,7 @@ _CODES = (
     "stale_leaf",
     "not_admitted",
     HELD_OFF,
+    OLD_KEYS,
     "protocol",
 )
 

@@ -84,7 +84,7 @@ def test_keys_rotate_under_traffic_with_nothing_lost_and_every_link_kept(mesh: M
                     assert all(n > o for n, o in zip(links, since[stack.name], strict=True))
     assert flow.failed == [] and flow.answered > 100
     for stack in (a, b, c):
-        kinds = [entry["kind"] for entry in stack.rpc("audit", last=1000)]
+        kinds = [entry["kind"] for entry in stack.rpc("audit", last=10_000)]
         assert kinds.count("keys_rotated") == 2
         verified = stack.cli("audit", "verify")
         assert verified.code == 0, verified

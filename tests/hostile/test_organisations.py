@@ -212,7 +212,15 @@ def test_keys_that_were_revoked_during_a_partition_open_nothing_afterwards(two: 
     thief.log.parent.mkdir()
     shutil.move(stolen, thief.home)
     thief.start()
-    wait_until("w1 refused the old keys", lambda: "old_keys" in w1.log.read_text(), within_s=30)
+    wait_until(
+        "w1 refused the old keys", lambda: "were replaced" in w1.log.read_text(), within_s=30
+    )
+    wait_until(
+        "that is in w1's log",
+        lambda: "old_keys_refused" in [entry["kind"] for entry in w1.rpc("audit", last=1000)],
+        within_s=5,
+    )
+    assert "newer keys of this stack" in thief.log.read_text()
     assert thief.status()["links"] == []
     assert thief.cli("send", "numa@w1", "x", "--timeout", "3").code in (4, 5)
     thief.kill()

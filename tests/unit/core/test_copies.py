@@ -2,6 +2,7 @@
 
 import itertools
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from tektonmesh.core.envelope import Kind, parse, read_trace
 from tektonmesh.core.forwarding import Forwarding
 from tektonmesh.core.lanes import Lane
 from tektonmesh.core.messages import Forward, HopAck, Message, Settled
-from tektonmesh.core.types import short_id
+from tektonmesh.core.types import LinkId, short_id
 from tests.network import Member, Network
 
 
@@ -27,9 +28,9 @@ def chain(*names: str, **settings: object) -> Network:
     return network
 
 
-def diamond() -> tuple[Network, str, str]:
+def diamond(**settings: Any) -> tuple[Network, str, str]:
     """a reaches d through two relays; the preferred one and the other one."""
-    network = Network("a", "b", "c", "d")
+    network = Network("a", "b", "c", "d", **settings)
     network.join("a", "b", "d")
     network.join("a", "c", "d")
     with_echo(network, "d")
@@ -55,8 +56,43 @@ def attempts(network: Network, source: str) -> list[tuple[float, int, int]]:
     return seen
 
 
+def gives_all_back(network: Network, liar: str) -> None:
+    """The relay says of every request that all the others were tried."""
+    forwarding = network[liar].node.forwarding
+    others = tuple(short_id(network[name].id) for name in network._members if name != liar)
+
+    def on_forward(link: LinkId, message: Forward) -> None:
+        forwarding._release(forwarding._lanes[link], message.seq, "no_path", others)
+
+    network[liar].node._messages[Forward] = on_forward
+
+
 def is_envelope(message: Message, kind: Kind) -> bool:
     return isinstance(message, Forward) and message.envelope[1] == kind
+
+
+@pytest.mark.parametrize("delay_s", [0.001, 0.15])
+def test_a_relay_that_says_that_nobody_leads_on_is_gone_round_however_slow_the_links_are(
+    delay_s: float,
+) -> None:
+    network, liar, other = diamond(delay_s=delay_s)
+    network.run(5.0)
+    network["d"].echo()
+    gives_all_back(network, liar)
+    ticket = network["a"].send("echo@d")
+    network.run(2.0)
+    path = network["a"].result(ticket)["path"]
+    assert path == ["a", other, "d"]
+
+
+def test_without_another_way_a_message_that_comes_back_is_tried_some_times_and_given_up() -> None:
+    network = chain("a", "b", "c")
+    gives_all_back(network, "b")
+    seen = attempts(network, "a")
+    ticket = network["a"].send("echo@c")
+    network.run(3.5)
+    assert network["a"].error(ticket)["code"] == "unreachable"
+    assert len(seen) == 3 and seen[-1][0] - seen[0][0] < 1.5
 
 
 # --- again ---------------------------------------------------------------------------------------
@@ -363,7 +399,7 @@ def test_relays_without_room_make_the_failure_busy() -> None:
     network.join("a", "b", "c")
     with_echo(network, "c")
     ticket = network["a"].send("echo@c")
-    network.run(3.0)
+    network.run(3.5)
     error = network["a"].error(ticket)
     assert (error["code"], error["outcome"]) == ("busy", "released")
 

@@ -194,6 +194,16 @@ def test_a_damaged_row_is_no_invite(row: bytes) -> None:
 # --- the invited ---------------------------------------------------------------------------------
 
 
+def test_an_invite_of_a_stack_that_is_linked_already_has_nothing_left_to_prove() -> None:
+    network = Network("a", "b")
+    network.join("a", "b")
+    token = govern(network["a"], "invite")["token"]
+    shown = govern(network["b"], "join", token=token)
+    assert shown["state"] == "admitted"
+    invites = network["b"].node.invites
+    assert invites.outcome(network["a"].id) == "joined" and invites.shows(network["a"].id) is None
+
+
 def test_joining_admits_the_issuer_and_shows_the_secret_to_it_alone() -> None:
     a, b = issuer(), Network("b", mesh_keys=())["b"]
     made = govern(a, "invite", addresses=["10.0.0.1:7700"])

@@ -5,7 +5,7 @@ import pytest
 from tektonmesh.core.effects import Notice, Save
 from tektonmesh.core.head import EPOCH_MAX
 from tektonmesh.core.machine import Env
-from tektonmesh.core.meshtime import MeshTime
+from tektonmesh.core.meshtime import ANCHOR_MS, MeshTime
 from tektonmesh.wire.codec import pack
 from tests.support import WALL_S, make_env, only, seed_bytes
 
@@ -99,7 +99,7 @@ def test_after_the_first_head_it_slews_a_tenth_of_a_second_per_second() -> None:
     env.now += 10
     assert clock.now_ms() == WALL_MS + 11_000
     env.now += 100
-    assert clock.now_ms() == WALL_MS + 115_000
+    assert clock.now_ms() == WALL_MS + 115_000 - ANCHOR_MS
 
 
 def test_it_slews_back_as_slowly_and_never_runs_backwards() -> None:
@@ -279,6 +279,39 @@ def signed_clock() -> tuple[Env, MeshTime, list[int]]:
     return env, clock, steps
 
 
+def exchange(clocks: dict[bytes, MeshTime], minutes: int) -> list[float]:
+    """Each hears all others every three seconds; how far each is from the right time then, in
+    seconds."""
+    for _ in range(20 * minutes):
+        for clock in clocks.values():
+            clock.env.now += 3.0
+        for me, clock in clocks.items():
+            for peer, other in clocks.items():
+                if peer != me:
+                    clock.link_up(peer[0], peer)
+                    clock.on_peer(peer[0], other.now_ms(), 0.0)
+    right = [WALL_MS + (clock.env.now - 1000.0) * 1000.0 for clock in clocks.values()]
+    return [(c.now_ms() - at) / 1000.0 for c, at in zip(clocks.values(), right, strict=True)]
+
+
+def test_what_all_clocks_are_ahead_by_fades_if_the_wall_clocks_are_right() -> None:
+    clocks = {bytes([n]) * 32: make_clock()[1] for n in range(4)}
+    for clock in clocks.values():
+        clock._offset += 45_000.0  # as liars that are gone may have left it
+        clock.note_signed(clock.now_ms())
+    apart = exchange(clocks, minutes=15)
+    assert max(map(abs, apart)) <= 1.0
+
+
+def test_a_wall_clock_that_is_wrong_stays_within_a_second_of_the_others() -> None:
+    clocks = {bytes([n]) * 32: make_clock()[1] for n in range(4)}
+    for at, clock in enumerate(clocks.values()):
+        clock.note_signed(WALL_MS)
+        clock.on_wall(WALL_S + (20.0 if at == 1 else 0.0))
+    apart = exchange(clocks, minutes=5)
+    assert max(map(abs, apart)) <= 1.1
+
+
 def test_by_what_the_machine_slept_the_clock_steps_at_once() -> None:
     _, clock, steps = signed_clock()
     hear(clock, 1, LOW, 0)
@@ -297,7 +330,7 @@ def test_what_peers_said_before_a_sleep_still_holds_after_it() -> None:
     clock.suspended(3600.0)
     clock.on_wall(WALL_S + 3700.0)
     env.now += 100.0
-    assert clock.now_ms() == WALL_MS + 200_000 + 3_600_000 + 4000
+    assert clock.now_ms() == WALL_MS + 200_000 + 3_600_000 + 4000 - ANCHOR_MS
 
 
 def test_a_nap_is_caught_up_with_and_nobody_is_told() -> None:
@@ -347,7 +380,7 @@ def test_a_clock_too_far_behind_to_take_a_head_of_two_peers_steps() -> None:
     _, clock, steps = signed_clock()
     for link, peer in ((1, LOW), (2, HIGH)):
         hear(clock, link, peer, 37_000)
-    assert clock.now_ms() == WALL_MS + 37_000
+    assert clock.now_ms() == WALL_MS + 37_000 - ANCHOR_MS
     assert len(steps) == 1
     assert clock.fresh(WALL_MS + 37_000, 60)
 

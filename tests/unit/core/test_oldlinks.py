@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tektonmesh.core.effects import Audit, CloseLink
+from tektonmesh.core.events import PeerRefused
 from tektonmesh.core.keydoc import KeyDoc
 from tektonmesh.core.machine import Env
-from tektonmesh.core.oldlinks import OLD_LINK_S, OldLinks
+from tektonmesh.core.oldlinks import OLD_LINK_S, QUIET_S, OldLinks
 from tests.support import advance, make_env, make_keys, only
 
 B, C = make_keys(2)[0], make_keys(3)[0]
@@ -63,6 +64,25 @@ def test_a_link_that_is_two_key_epochs_behind_ends_at_once() -> None:
     links.keys_changed(doc(2, grace=True))
     assert closed(env) == [(7, "old_keys")]
     assert only(advance(env, OLD_LINK_S), CloseLink) == []
+
+
+@pytest.mark.hostile("stolen-keys")
+def test_whoever_shows_old_keys_again_and_again_is_audited_once_in_a_while() -> None:
+    env, links = linked()
+    event = PeerRefused(B.stack_id, "b", "10.0.0.9:1", False, "old_keys")
+    for _ in range(3):
+        links.refused(event)
+    env.now += QUIET_S
+    links.refused(event)
+    entries = only(env.take(), Audit)
+    assert [entry.kind for entry in entries] == ["old_keys_refused"] * 2
+    assert entries[0].data["address"] == "10.0.0.9:1"
+
+
+def test_the_links_of_one_stack_can_be_begun_anew() -> None:
+    env, links = linked()
+    links.relink(C.stack_id, "Changed.")
+    assert closed(env) == [(8, "relink")]
 
 
 def test_a_link_that_is_gone_is_not_ended() -> None:

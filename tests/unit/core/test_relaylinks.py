@@ -113,6 +113,19 @@ def test_members_that_are_linked_hold_all_of_one_another_beside_a_relay() -> Non
     assert "ci/later" in b.node.replica.owners[a.id].records
 
 
+def test_who_is_a_relay_no_longer_is_told_everything_on_a_new_link() -> None:
+    network, _heard = with_relay("a")
+    network.join("a", "r")
+    a, r = network["a"], network["r"]
+    govern(a, "terms", r, role="member")
+    assert not a.node.neighbours.links and not r.node.neighbours.links
+    network.join("a", "r")
+    network.run(10.0)
+    assert "ci" in kinds_of(r, a) and r.node.replica.owners[a.id].whole
+    govern(a, "terms", r, mode="full")
+    assert a.node.neighbours.links
+
+
 def test_news_of_keys_reach_a_relay() -> None:
     from tests.unit.core.test_rekeying import rekey
 

@@ -203,6 +203,14 @@ def test_why_somebody_is_not_admitted_stays_here_unless_it_can_change() -> None:
     assert "evicted" not in told(refused)[1]
 
 
+def test_a_peer_with_keys_that_were_replaced_is_told_so() -> None:
+    s = server(judge=Judge(admit=False, reason="old_keys"))
+    c = client()
+    refused = refusal_of(lambda: shake(c, s))
+    assert refused.code == told(refused)[0] == "old_keys" and "newer keys" in refused.told
+    assert refusal_of(lambda: c.machine.receive(refused.reply)).code == "old_keys"
+
+
 def test_a_peer_that_is_held_off_is_told_so() -> None:
     s = server(judge=Judge(admit=False, reason="held_off"))
     s.machine.start()
