@@ -144,7 +144,19 @@ class Asking:
                 found = _item_of(one, kind, key, ref)
                 if found is not None and federation.may(VERB[kind], one, str(found[KEY_OF[kind]])):
                     return one, kind, found
+        if entry is not None:
+            self._require_server(entry)
         raise _unknown(ref)
+
+    def _require_server(self, entry: Entry) -> None:
+        """Raises LocalError if a CI of this stack offers nothing because its server failed."""
+        server = self._hub.servers.get(entry.ci) if entry.local else None
+        if server is not None and server.catalogue is None and server.why:
+            raise LocalError(
+                f"The MCP server of '{entry.address}' failed: {server.why.rstrip('.')}.",
+                code="ci_offline",
+                hint="It is tried again by itself; register the CI anew with another --mcp.",
+            )
 
 
 def _call_id(params: Params) -> bytes:

@@ -53,6 +53,8 @@ class Server:
         self._daemon = daemon
         self._streams = streams
         self.wrote = ""
+        self.why = ""
+        """What went wrong last, for people here, until the server is there again."""
         self.name = ci.name
         self.mcp = ci.mcp
         self.catalogue: cat.Catalogue | None = None
@@ -132,7 +134,7 @@ class Server:
         async with trio.open_nursery() as nursery:
             self.parking = ParkingPlace(nursery)
             await self._read(upstream)
-            self.upstream, self._problem, self._failures = upstream, "", 0
+            self.upstream, self._problem, self._failures, self.why = upstream, "", 0, ""
             self._wake()
             nursery.start_soon(self._keep_reading, upstream)
             nursery.start_soon(self._keep_listening, upstream)
@@ -143,9 +145,10 @@ class Server:
         self.upstream = None
         self.parking = None
         self._failures = 1 if steady else self._failures + 1
-        self._problem = problem
+        self._problem = self.why = problem
         self._wake()
         self._daemon.notices.say("mcp_failed", ci=self.name, detail=problem)
+        self._daemon.notices.problem(f"The MCP server of '{self.name}' failed: {problem}")
 
     def _failure(self, *, own: bool) -> DeliveryError:
         about = f": {self._problem}" if own else "."

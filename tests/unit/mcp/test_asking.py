@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -154,6 +155,22 @@ async def test_what_is_wrong_with_a_call_is_said(tmp_path: Path) -> None:
             error = await refused(asking, ref=ref)
             assert error.code.name == "not_found" and ref in error.detail
         assert "object" in (await refused(asking, ref=ECHO, arguments=[1])).detail
+
+
+async def test_a_server_of_this_stack_that_failed_is_said_with_the_reason(tmp_path: Path) -> None:
+    async with a_hub(tmp_path) as bench:
+        asking = Asking(bench.hub)
+        await offer(bench.a, "mine", MADE)
+        own: Any = SimpleNamespace(
+            name="mine", mcp=bench.a.node.cis.get("mine").mcp, catalogue=None, why="It ended."
+        )
+        bench.hub.servers._servers["mine"] = (own, trio.CancelScope())
+        bench.hub.federation.touch()
+        error = await refused(asking, ref="mine@a/echo")
+        assert error.code.name == "ci_offline"
+        assert error.detail == "The MCP server of 'mine@a' failed: It ended."
+        own.why = ""
+        assert (await refused(asking, ref="mine@a/echo")).code.name == "not_found"
 
 
 async def test_a_failure_of_the_mesh_keeps_its_code_and_one_of_the_server_has_one(

@@ -150,6 +150,7 @@ async def test_what_went_wrong_is_for_its_own_stack_alone(
             assert ("canary" in raised.value.detail) is own
             assert ("no such command" in raised.value.detail) is own
         assert "It wrote: canary" in bench.told[0]["detail"]
+        assert "'tool' failed: There is no such command" in bench.desk.notices.last_problem
 
 
 async def test_after_three_failures_its_items_leave_the_lists_and_it_is_tried_on(
