@@ -1,7 +1,8 @@
 """`./scripts/bench [NAME...] [--peers] [--json | --markdown] [--quick]`: runs the named benchmarks.
 
-Without a name and without `--peers` all run but `peers` and `gateways`, which need other programs,
-and `silence`, which takes a quarter of an hour. `--peers` adds `peers`, or `gateways` beside `mcp`.
+Without a name and without `--peers` all run but `peers`, `brokers` and `gateways`, which need other
+programs, and `silence`, which takes a quarter of an hour. `--peers` adds `gateways` beside `mcp`,
+`brokers` beside `rr`, `pipelined` or `relay`, and `peers` otherwise.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 
+from scripts.benchmarks.brokers import brokers
 from scripts.benchmarks.durable import durable
 from scripts.benchmarks.figures import MARKDOWN_HEAD, load_average, show
+from scripts.benchmarks.flood import flood
 from scripts.benchmarks.gateways import gateways
 from scripts.benchmarks.gateways import provided as forge_provided
 from scripts.benchmarks.joining import join
 from scripts.benchmarks.messages import pipelined, relay, rr
+from scripts.benchmarks.packages import provided
 from scripts.benchmarks.peers import peers
-from scripts.benchmarks.peers_serf import provided
 from scripts.benchmarks.registry import propagation
 from scripts.benchmarks.resting import idle, start
 from scripts.benchmarks.swarm import swarm
@@ -37,15 +41,17 @@ BENCHES: dict[str, Callable] = {
     "join": join,
     "idle": idle,
     "mcp": mcp,
+    "brokers": brokers,
     "gateways": gateways,
     "silence": silence,
+    "flood": flood,
     "swarm": swarm,
     "peers": peers,
 }
 ALONE = ("idle", "peers", "swarm")
 """They count an interface, so as root each runs in a network namespace made for it."""
-ASKED_FOR = ("gateways", "peers", "silence")
-PROVIDED = {"gateways": forge_provided, "peers": provided}
+ASKED_FOR = ("brokers", "gateways", "peers", "silence")
+PROVIDED = {"gateways": forge_provided, "peers": partial(provided, "serf", "serf")}
 """What installs the other programs for the length of a block, or says why it cannot."""
 
 
@@ -98,9 +104,16 @@ def read_options() -> argparse.Namespace:
     if unknown:
         parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(BENCHES)}")
     if options.peers:
-        options.names.append("gateways" if "mcp" in options.names else "peers")
+        options.names.append(_beside(options.names))
     options.names = options.names or [name for name in BENCHES if name not in ASKED_FOR]
     return options
+
+
+def _beside(names: list[str]) -> str:
+    """The benchmark that shows other systems beside these."""
+    if "mcp" in names:
+        return "gateways"
+    return "brokers" if {"rr", "pipelined", "relay"} & set(names) else "peers"
 
 
 if __name__ == "__main__":

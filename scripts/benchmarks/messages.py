@@ -8,7 +8,8 @@ from scripts.benchmarks.figures import Figure, middle
 from scripts.benchmarks.fleet import floor_chain, mesh_chain, run_load
 
 
-def _measure(links: int, mode: str, what: str, count: int, repeats: int) -> tuple[list, list]:
+def measure(links: int, mode: str, what: str, count: int, repeats: int) -> tuple[list, list]:
+    """What `load` printed of each run through our daemons, and through the floor."""
     last = "abcdefgh"[links]
     with floor_chain(links, what) as path:
         floor = [run_load("floor", path, "ci", mode, str(count), "1024") for _ in range(repeats)]
@@ -22,7 +23,7 @@ def rr(*, quick: bool) -> Iterator[Figure]:
     """Request and reply of 1 KiB, clients on both ends, one at a time."""
     count, repeats = (200, 1) if quick else (3000, 3)
     for links, goal in ((1, "at most 1.25"), (3, "at most 1.2")):
-        real, floor = _measure(links, "rr", "echo", count, repeats)
+        real, floor = measure(links, "rr", "echo", count, repeats)
         value = middle([run["p50_us"] for run in real])
         yield Figure(
             "rr",
@@ -53,7 +54,7 @@ def _rates(
 ) -> Iterator[Figure]:
     count, repeats = (1000, 1) if quick else (20_000, 3)
     for links, goal in goals:
-        real, floor = _measure(links, mode, what, count, repeats)
+        real, floor = measure(links, mode, what, count, repeats)
         value = middle([run["n"] / run["seconds"] for run in real])
         yield Figure(
             bench,

@@ -1,4 +1,4 @@
-"""Serf agents as a group: where the program comes from, their processes, and their RPC protocol.
+"""Serf agents as a group: their processes and their RPC protocol.
 
 Serf (HashiCorp) is SWIM with Lifeguard over UDP gossip. Agents run with their default LAN profile,
 unencrypted, without snapshots. Their state is read over RPC (msgpack over TCP, a header
@@ -9,56 +9,16 @@ three seconds to be told in groups, and the command line would cost a process fo
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 
 from scripts.benchmarks.watching import until_all
 from tests.e2e.stacks import free_ports
-
-
-@contextlib.contextmanager
-def provided() -> Iterator[str]:
-    """Serf on the PATH for the length of the block, and why not as text that is empty otherwise.
-
-    Where it is not installed its Debian package is unpacked into a temporary folder: an
-    installation would start a service of its own.
-    """
-    before = os.environ["PATH"]
-    with tempfile.TemporaryDirectory(prefix="tmserf") as folder:
-        reason = "" if shutil.which("serf") else _unpack(Path(folder))
-        os.environ["PATH"] = f"{before}:{folder}/usr/bin"
-        try:
-            yield reason
-        finally:
-            os.environ["PATH"] = before
-
-
-def _unpack(folder: Path) -> str:
-    """Fetch and unpack the package; the reason if that does not work, else an empty text."""
-    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        return "serf is not installed and there is no apt-get to fetch it with"
-    fetch = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "serf"]
-    if not _runs(fetch, folder):
-        if os.geteuid() != 0:
-            return "serf is not installed and apt-get knows no package of that name"
-        if not (_runs(["apt-get", "-qq", "update"], folder) and _runs(fetch, folder)):
-            return "serf is not installed and apt-get cannot fetch it"
-    package = next(folder.glob("serf_*.deb"))
-    unpacked = _runs(["dpkg-deb", "-x", package.name, "."], folder)
-    return "" if unpacked else f"{package.name} cannot be unpacked"
-
-
-def _runs(command: list[str], folder: Path) -> bool:
-    return subprocess.run(command, cwd=folder, capture_output=True, timeout=300).returncode == 0
 
 
 class Rpc:

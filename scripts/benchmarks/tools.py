@@ -56,11 +56,13 @@ def timed(
 
 
 def mcp(*, quick: bool) -> Iterator[Figure]:
-    """`tools/call` of an echo, p50: direct, in one stack, over 1 and 3 links."""
+    """`tools/call` of an echo, p50: direct, over a bare relay, in one stack, over 1 and 3 links."""
     count, repeats = (50, 1) if quick else (500, 3)
     with tempfile.TemporaryDirectory() as folder, processes() as running, fleet() as mesh:
         floor_socket = Path(folder) / "s"
+        relay_socket = Path(folder) / "r"
         running.start("mcp_server", str(floor_socket))
+        running.start("mcp_relay", str(relay_socket))
         stacks = mesh.chain("abcd")
         owner = stacks[-1]
         server = {"stdio": {"command": [sys.executable, str(SERVER), "--stdio"]}}
@@ -68,14 +70,19 @@ def mcp(*, quick: bool) -> Iterator[Figure]:
         for stack in stacks:
             wait_until("the tool", lambda one=stack: knows(one), within_s=30)
         floors: list[list[float]] = []
+        relays: list[list[float]] = []
         real: dict[int, list[list[float]]] = {0: [], 1: [], 3: []}
         for _ in range(repeats):
             floors.append(timed(FLOOR, "echo", count, socket=floor_socket))
+            relays.append(timed(FLOOR, "echo", count, socket=relay_socket))
             for links, runs in real.items():
                 stack = stacks[-1 - links]
                 socket = stack.home / "tektonmesh.sock"
                 runs.append(timed(FACE, "echo", count, socket=socket))
         floor = middle([middle(run) for run in floors])
+        beside, samples = ("direct", floor), count * repeats
+        relay = middle([middle(run) for run in relays])
+        yield Figure("mcp", "bare relay of the SDK, p50", relay, "ms", samples, limit=beside)
         goals = {0: "", 1: "at most 1.25", 3: "at most 1.5"}
         for links, runs in real.items():
             value = middle([middle(run) for run in runs])
@@ -84,10 +91,10 @@ def mcp(*, quick: bool) -> Iterator[Figure]:
                 f"tools/call, {links} link(s), p50",
                 value,
                 "ms",
-                count * repeats,
+                samples,
                 p50=value,
                 p99=middle([quantile(run, 0.99) for run in runs]),
-                limit=("direct", floor),
+                limit=beside,
                 goal=goals[links],
             )
 

@@ -36,11 +36,11 @@ JOIN_S = 5.0
 SLOW_S = 10.0
 """More time for worlds that lose packets: three retransmissions in a row are no rarity there."""
 SLACK_S = 30.0
+"""How long a head is kept beyond its lease."""
 WAITED_S = 4.5
 """A node that hears one clock only, and another than its own, waits for so long."""
 MISLED_S = 60.0
 """A single liar can set a clock by so much, and no more."""
-"""How long a head is kept beyond its lease."""
 LARGE = 1000
 """From so many hosts on, nobody looks at all pairs."""
 
@@ -53,6 +53,11 @@ def clock_doubt_s(world: World) -> float:
         if fault.kind in ("clock", "suspend")
     ]
     return 1.0 + 2.0 * (world.options.skew_s + max(jumps, default=0.0))
+
+
+def lie_s(world: World) -> float:
+    """By how much those that lie about the time may set an honest clock that hears few others."""
+    return MISLED_S if any(kind == "clock-liar" for _at, kind in world.options.hostile) else 0.0
 
 
 class NoResurrection(Watcher):
@@ -193,7 +198,7 @@ class NoFalseEnd(Watcher):
             return
         head = node_of(host).replica.owners[owner].head
         early_s = head.hlc / 1000.0 + head.lease_s - (WALL_START_S + self.world.now)
-        if early_s > doubt_s:
+        if early_s > doubt_s + lie_s(self.world):
             self.fail(host, f"lets an owner expire {early_s:.1f} s before its lease is over")
         if other is None or not self.world.speaks(other):
             return

@@ -15,6 +15,7 @@ from tektonmesh.sim.checkers.presence import (
     MOST_DOUBT_S,
     SLACK_S,
     clock_doubt_s,
+    lie_s,
 )
 from tektonmesh.sim.host import WALL_START_S, Host, Run
 from tektonmesh.sim.watcher import Watcher
@@ -37,8 +38,7 @@ class OnlyFresh(Watcher):
 
     def __init__(self, world: World) -> None:
         super().__init__(world)
-        liars = any(kind == "clock-liar" for _index, kind in world.options.hostile)
-        self._doubt_s = clock_doubt_s(world) + (MISLED_S if liars else 0.0)
+        self._doubt_s = clock_doubt_s(world) + lie_s(world)
         self._active = self._doubt_s < MOST_DOUBT_S + MISLED_S
 
     def changed(self, host: Host, change: Change) -> None:

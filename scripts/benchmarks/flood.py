@@ -1,0 +1,76 @@
+"""`flood`: what others wait for while a stack is attacked.
+
+One caller, a CI of another daemon that answers at once, and beside them what attacks that daemon: a
+member that sends all it can until it is held off, with 300 strangers who come and go; or strangers
+by the thousand whose handshakes never end. Since attackers take cores of the same machine, each
+attack is made upon a daemon that nobody uses as well: what is slower then is the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from scripts.benchmarks.figures import Figure, middle, quantile
+from scripts.benchmarks.fleet import fleet
+from tests.e2e.stacks import Connection, Mesh, Stack, wait_until
+
+HOSTILE = Path(__file__).parents[2] / "tests" / "hostile"
+ATTACKS = ("member and strangers", "strangers")
+STRANGERS = 100_000
+"""More than can knock while it is measured."""
+
+
+def flood(*, quick: bool) -> Iterator[Figure]:
+    """p99 of messages to a stack that is attacked, beside quiet and beside another's attack."""
+    rounds, count = (1, 30) if quick else (5, 300)
+    with fleet() as mesh:
+        west, spare = mesh.private("west").start(), mesh.private("spare").start()
+        east = mesh.private("east", west).start()
+        west.start_echo("numa")
+        wait_until("east sees numa", lambda: "numa@west" in east.cis(), within_s=20)
+        _p99_ms(east, count)
+        quiet = middle([_p99_ms(east, count) for _ in range(rounds)])
+        yield Figure("flood", "quiet, p99", quiet, "ms", rounds * count)
+        for name in ATTACKS:
+            taken: dict[str, list[float]] = {"west": [], "spare": []}
+            for stack in (spare, west) * rounds:
+                with _attack(mesh, stack, name):
+                    taken[stack.name].append(_p99_ms(east, count))
+            other, own = middle(taken["spare"]), middle(taken["west"])
+            n = rounds * count
+            beside = ("quiet", quiet)
+            yield Figure("flood", f"{name}, elsewhere", other, "ms", n, limit=beside)
+            goal = "at most 2 x quiet"
+            yield Figure("flood", f"{name}, here", own, "ms", n, limit=beside, goal=goal)
+
+
+def _p99_ms(stack: Stack, count: int) -> float:
+    """One message after the other, each when the one before it was answered."""
+    times = []
+    with Connection(stack.home / "tektonmesh.sock") as stream:
+        for number in range(count):
+            began = time.perf_counter()
+            stream.say(id=number, method="send", params={"to": "numa@west", "body": "x"})
+            assert "result" in stream.hear()
+            times.append((time.perf_counter() - began) * 1000.0)
+    return quantile(times, 0.99)
+
+
+@contextlib.contextmanager
+def _attack(mesh: Mesh, stack: Stack, name: str) -> Iterator[None]:
+    words = [str(HOSTILE / "knocker.py"), str(stack.port), str(STRANGERS)]
+    if name != "strangers":
+        words = [str(HOSTILE / "flooder.py"), str(stack.port), str(mesh.secret), "own"]
+    with subprocess.Popen(
+        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as attacker:
+        try:
+            assert attacker.stdout is not None and attacker.stdout.readline(), name
+            yield
+        finally:
+            attacker.kill()

@@ -1,0 +1,58 @@
+"""Programs of others that a benchmark stands beside: where they come from for as long as it runs.
+
+Where one is not installed its Debian package is unpacked into a temporary folder, since an
+installation would start a service of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_FETCH = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download"]
+
+
+@contextlib.contextmanager
+def provided(program: str, *packages: str) -> Iterator[str]:
+    """`program` on the PATH for the length of the block, from these packages if need be, and why
+    not as text that is empty otherwise."""
+    before = {name: os.environ.get(name) for name in ("PATH", "LD_LIBRARY_PATH")}
+    with tempfile.TemporaryDirectory(prefix="tmpeer") as folder:
+        reason = ""
+        if not shutil.which(program):
+            reason = _unpack(Path(folder), program, packages)
+            libraries = [str(path) for path in Path(folder, "usr/lib").glob("*-linux-gnu")]
+            os.environ["PATH"] = f"{before['PATH']}:{folder}/usr/bin:{folder}/usr/sbin"
+            os.environ["LD_LIBRARY_PATH"] = ":".join(libraries)
+        try:
+            yield reason
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+
+
+def _unpack(folder: Path, program: str, packages: tuple[str, ...]) -> str:
+    """Fetch and unpack the packages; the reason if that does not work, else an empty text."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        return f"{program} is not installed and there is no apt-get to fetch it with"
+    fetch = [*_FETCH, *packages]
+    if not _runs(fetch, folder):
+        if os.geteuid() != 0:
+            return f"{program} is not installed and apt-get knows no package of that name"
+        if not (_runs(["apt-get", "-qq", "update"], folder) and _runs(fetch, folder)):
+            return f"{program} is not installed and apt-get cannot fetch it"
+    for package in folder.glob("*.deb"):
+        if not _runs(["dpkg-deb", "-x", package.name, "."], folder):
+            return f"{package.name} cannot be unpacked"
+    return ""
+
+
+def _runs(command: list[str], folder: Path) -> bool:
+    return subprocess.run(command, cwd=folder, capture_output=True, timeout=300).returncode == 0
