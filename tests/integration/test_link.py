@@ -180,7 +180,8 @@ async def test_thousands_of_messages_in_one_read_are_dealt_with_a_few_at_a_time(
                     break
             nursery.cancel_scope.cancel()
         assert [ping.nonce for ping in got if isinstance(ping, Ping)] == list(range(5000))
-        assert max(sizes) <= 128 and turns >= len(sizes)
+        # The first slices may come before the other task has begun, or as it ends.
+        assert max(sizes) <= 128 and turns >= len(sizes) - 2
         client.send(Ping(n, 0, b"") for n in range(1000))
         first = await anext(server)
         server.close("busy", "Enough.")
