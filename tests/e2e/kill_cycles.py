@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.keeper_ci import lines_of
-from tests.e2e.stacks import Mesh, Stack, a_mesh, pause, wait_until
+from tests.e2e.stacks import Mesh, Stack, a_mesh, free_ports, pause, wait_until
 
 WINDOW = 16
 """Messages that the sender has under way."""
@@ -116,19 +116,22 @@ class Cycles:
         self.killed: Counter[str] = Counter()
         self.starting = 0
         self.chain = mesh.chain(NAMES)
-        for stack in self.chain:
-            fixed = f"127.0.0.1:{stack.port}"
-            words = stack.run_arguments
-            stack.run_arguments = tuple(fixed if word == "127.0.0.1:0" else word for word in words)
+        # A port that the system gave might be an outgoing connection's while a daemon is dead.
+        ports = [f"127.0.0.1:{port}" for port in free_ports(len(self.chain))]
+        moved = dict(zip([stack.seed for stack in self.chain], ports, strict=True))
         self.first, self.last = self.chain[0], self.chain[-1]
         self.kept = self.last.start_keeper("keeper")
         address = f"keeper@{NAMES[-1]}"
         wait_until("the CI known", lambda: address in self.first.cis(), within_s=10)
-        for stack in (self.first, self.last):
+        for stack, port in zip(self.chain, ports, strict=True):
             stack.kill()
+            words = [port if word == "127.0.0.1:0" else word for word in stack.run_arguments]
+            stack.run_arguments = tuple(moved.get(word, word) for word in words)
+        for stack in (self.first, self.last):
             with sqlite3.connect(stack.home / "mesh.db") as db:
                 db.executescript(_COUNTING)
             db.close()
+        for stack in self.chain:
             stack.start()
         self.sender = Sender(self.first, address, rate)
         self.sender.start()
