@@ -39,6 +39,8 @@ SLACK_S = 30.0
 """How long a head is kept beyond its lease."""
 WAITED_S = 4.5
 """A node that hears one clock only, and another than its own, waits for so long."""
+CLOSE_S = 2.0
+"""As near to the slack as clocks of honest nodes differ by."""
 MISLED_S = 60.0
 """A single liar can set a clock by so much, and no more."""
 LARGE = 1000
@@ -164,7 +166,14 @@ class NoFalseEnd(Watcher):
             self.fail(host, f"shows {other.name} as {state} after {calm_s:.1f} s of calm")
 
     def _is_misled(self, other: Host) -> bool:
-        return self._misled.get(other.index, 0.0) > self.world.now
+        """Whether lies have set its clock so far ahead that what it signs is not fresh to others:
+        until that much time has passed, and repair has brought it."""
+        node, now = other.node, self.world.now
+        if node is not None and lie_s(self.world):
+            ahead_s = node.clock.now_ms() / 1000.0 - (WALL_START_S + now)
+            if ahead_s > SLACK_S - CLOSE_S:
+                self._misled[other.index] = now + CALM_S
+        return self._misled.get(other.index, 0.0) > now
 
     def _note_misled(self, host: Host) -> None:
         peers = [end.peer.host for end in host.links.values()]
