@@ -1,26 +1,30 @@
 """The two ends of a message through another system, as `sink` and `load` are of ours.
 
-`broker_ends.py DIALECT PORT echo|count` answers, `broker_ends.py DIALECT PORT MODE COUNT SIZE`
-drives, with the modes of `load`. The dialects `nats` and `redis` are spoken over a bare socket;
-`zenoh` by its own Python client. A counter answers with the number of a message alone.
+`broker_ends DIALECT PORT echo|count` answers, `broker_ends DIALECT PORT MODE COUNT SIZE` drives,
+with the modes of `driving`. The dialects `nats` and `redis` are spoken over a bare socket; `zenoh`
+by its own Python client. A counter answers with the number of a message alone.
 """
 
 from __future__ import annotations
 
-import json
 import queue
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-WINDOW = {"rr": 1, "pipelined": 64, "oneway": 256}
+from scripts.benchmarks.driving import measure
+
 NUMBER = 8
 ASK, REPLY = "ask", "reply"
 
 
 def payload(number: int, size: int) -> bytes:
     return number.to_bytes(NUMBER) + b"x" * (size - NUMBER)
+
+
+def number_of(body: bytes) -> int:
+    return int.from_bytes(body[:NUMBER])
 
 
 class Nats:
@@ -121,45 +125,21 @@ def answer(dialect: type[Nats] | type[Redis], port: int, echo: bool) -> None:
             connection.sendall(b"".join(answers))
 
 
-def drive(say: Callable[[list[bytes]], None], hear: Callable[[], list[bytes]], *words: int) -> None:
-    """Print what `count` messages of `size` bytes took, `window` of them under way."""
-    window, count, size = words
-    for total in (max(20, count // 10), count):
-        sent_at: dict[int, float] = {}
-        waits: list[float] = []
-        number, began = 0, time.perf_counter()
-        while len(waits) < total:
-            batch = []
-            while number < total and len(sent_at) < window:
-                sent_at[number] = time.perf_counter()
-                batch.append(payload(number, size))
-                number += 1
-            if batch:
-                say(batch)
-            bodies = hear()
-            now = time.perf_counter()
-            waits += [now - sent_at.pop(int.from_bytes(body[:NUMBER])) for body in bodies]
-        seconds = time.perf_counter() - began
-    waits.sort()
-    middle, tail = waits[len(waits) // 2], waits[int(len(waits) * 0.99)]
-    about = {"n": len(waits), "seconds": seconds, "p50_us": middle * 1e6, "p99_us": tail * 1e6}
-    print(json.dumps(about))
-
-
-def drive_socket(dialect: type[Nats] | type[Redis], port: int, *words: int) -> None:
+def drive(dialect: type[Nats] | type[Redis], port: int, mode: str, count: int, size: int) -> None:
     connection = connected(dialect, port, REPLY)
     buffer = bytearray()
 
-    def say(batch: list[bytes]) -> None:
-        connection.sendall(b"".join(dialect.publish(ASK, body) for body in batch))
+    def say(batch: list[int]) -> None:
+        bodies = (payload(number, size) for number in batch)
+        connection.sendall(b"".join(dialect.publish(ASK, body) for body in bodies))
 
-    def hear() -> list[bytes]:
+    def hear() -> list[int]:
         data = connection.recv(262_144)
         assert data, "the connection was closed"
         buffer.extend(data)
-        return list(dialect.bodies(buffer))
+        return [number_of(body) for body in dialect.bodies(buffer)]
 
-    drive(say, hear, *words)
+    measure(mode, count, say, hear)
 
 
 def zenoh(port: int, words: list[str]) -> None:
@@ -183,11 +163,13 @@ def zenoh(port: int, words: list[str]) -> None:
     session.declare_subscriber(REPLY, lambda sample: heard.put(sample.payload.to_bytes()))
     time.sleep(0.5)
 
-    def say(batch: list[bytes]) -> None:
-        for body in batch:
-            asks.put(body)
+    mode, count, size = words[0], int(words[1]), int(words[2])
 
-    drive(say, lambda: [heard.get()], WINDOW[words[0]], int(words[1]), int(words[2]))
+    def say(batch: list[int]) -> None:
+        for number in batch:
+            asks.put(payload(number, size))
+
+    measure(mode, count, say, lambda: [number_of(heard.get())])
     session.close()
 
 
@@ -198,8 +180,7 @@ def main() -> None:
     elif len(words) == 1:
         answer(DIALECTS[dialect], int(port), words[0] == "echo")
     else:
-        numbers = (WINDOW[words[0]], int(words[1]), int(words[2]))
-        drive_socket(DIALECTS[dialect], int(port), *numbers)
+        drive(DIALECTS[dialect], int(port), words[0], int(words[1]), int(words[2]))
 
 
 if __name__ == "__main__":

@@ -21,12 +21,9 @@ from pathlib import Path
 from scripts.benchmarks.figures import Figure, middle
 from scripts.benchmarks.fleet import free_port
 from scripts.benchmarks.messages import measure
-from scripts.benchmarks.packages import provided
+from scripts.benchmarks.packages import environment, provided
 
-ENDS, ROUTER = (
-    Path(__file__).with_name("broker_ends.py"),
-    Path(__file__).with_name("zenoh_router.py"),
-)
+ROUTER = Path(__file__).with_name("zenoh_router.py")
 ZENOH, ZENOH_VERSION = Path(__file__).parents[2] / ".venv" / "zenoh", "1.10.2"
 SIZE = 1024
 START_S = 20.0
@@ -75,10 +72,11 @@ def _through(
 ) -> dict[str, float]:
     """One run through a chain that was started for it."""
     mode, what, count = words
+    ends = [python, "-m", "scripts.benchmarks.broker_ends", dialect]
     with contextlib.ExitStack() as stack:
         sink_port, load_port = chain(stack, links)
-        _spawn(stack, [python, str(ENDS), dialect, str(sink_port), what], ready=True)
-        asked = [python, str(ENDS), dialect, str(load_port), mode, str(count), str(SIZE)]
+        _spawn(stack, [*ends, str(sink_port), what], ready=True)
+        asked = [*ends, str(load_port), mode, str(count), str(SIZE)]
         done = subprocess.run(asked, check=True, capture_output=True, text=True, timeout=300)
         measured: dict[str, float] = json.loads(done.stdout)
         return measured
@@ -107,30 +105,11 @@ def _systems(stack: contextlib.ExitStack) -> Iterator[tuple[str, tuple[str, Chai
             print(f"brokers: without {name}: {reason}", file=sys.stderr)
         else:
             yield name, (sys.executable, _nats if name == "nats" else _redis)
-    reason = _provide_zenoh()
+    reason = environment(ZENOH, "eclipse-zenoh", ZENOH_VERSION)
     if reason:
         print(f"brokers: without zenoh: {reason}", file=sys.stderr)
     else:
         yield "zenoh", (str(ZENOH / "bin" / "python"), _zenoh)
-
-
-def _provide_zenoh() -> str:
-    """Zenoh in an environment of its own, kept for the next time; why not, or an empty text."""
-    done = ZENOH / f".installed-{ZENOH_VERSION}"
-    if done.exists():
-        return ""
-    pip = [str(ZENOH / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    commands = (
-        [sys.executable, "-m", "venv", str(ZENOH)],
-        [*pip, f"eclipse-zenoh=={ZENOH_VERSION}"],
-    )
-    for command in commands:
-        made = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        if made.returncode:
-            last = made.stderr.strip().splitlines()[-1:] or ["no reason given"]
-            return f"it cannot be installed: {last[0]}"
-    done.touch()
-    return ""
 
 
 def _nats(stack: contextlib.ExitStack, links: int) -> tuple[int, int]:

@@ -8,19 +8,16 @@ attack is made upon a daemon that nobody uses as well: what is slower then is th
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
 
 from scripts.benchmarks.figures import Figure, middle, quantile
 from scripts.benchmarks.fleet import fleet
-from tests.e2e.stacks import Connection, Mesh, Stack, wait_until
+from tests.e2e.stacks import Stack, wait_until
+from tests.hostile.attacks import flooding, knocking, waits_s
 
-HOSTILE = Path(__file__).parents[2] / "tests" / "hostile"
-ATTACKS = ("member and strangers", "strangers")
 STRANGERS = 100_000
 """More than can knock while it is measured."""
 
@@ -36,10 +33,14 @@ def flood(*, quick: bool) -> Iterator[Figure]:
         _p99_ms(east, count)
         quiet = middle([_p99_ms(east, count) for _ in range(rounds)])
         yield Figure("flood", "quiet, p99", quiet, "ms", rounds * count)
-        for name in ATTACKS:
+        attacks: dict[str, Callable[[Stack], AbstractContextManager[Any]]] = {
+            "member and strangers": partial(flooding, mesh),
+            "strangers": partial(knocking, strangers=STRANGERS),
+        }
+        for name, attack in attacks.items():
             taken: dict[str, list[float]] = {"west": [], "spare": []}
             for stack in (spare, west) * rounds:
-                with _attack(mesh, stack, name):
+                with attack(stack):
                     taken[stack.name].append(_p99_ms(east, count))
             other, own = middle(taken["spare"]), middle(taken["west"])
             n = rounds * count
@@ -50,27 +51,4 @@ def flood(*, quick: bool) -> Iterator[Figure]:
 
 
 def _p99_ms(stack: Stack, count: int) -> float:
-    """One message after the other, each when the one before it was answered."""
-    times = []
-    with Connection(stack.home / "tektonmesh.sock") as stream:
-        for number in range(count):
-            began = time.perf_counter()
-            stream.say(id=number, method="send", params={"to": "numa@west", "body": "x"})
-            assert "result" in stream.hear()
-            times.append((time.perf_counter() - began) * 1000.0)
-    return quantile(times, 0.99)
-
-
-@contextlib.contextmanager
-def _attack(mesh: Mesh, stack: Stack, name: str) -> Iterator[None]:
-    words = [str(HOSTILE / "knocker.py"), str(stack.port), str(STRANGERS)]
-    if name != "strangers":
-        words = [str(HOSTILE / "flooder.py"), str(stack.port), str(mesh.secret), "own"]
-    with subprocess.Popen(
-        [sys.executable, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as attacker:
-        try:
-            assert attacker.stdout is not None and attacker.stdout.readline(), name
-            yield
-        finally:
-            attacker.kill()
+    return quantile(waits_s(stack, count), 0.99) * 1000.0

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import httpx2
 
 from scripts.benchmarks.figures import Figure, middle, quantile
 from scripts.benchmarks.fleet import fleet, free_port, processes, socket_of
+from scripts.benchmarks.packages import environment
 from scripts.benchmarks.tools import knows, timed
 from tests.e2e.stacks import wait_until
 
@@ -59,19 +59,7 @@ Way = Callable[[], list[float]]
 def provided() -> Iterator[str]:
     """ContextForge in an environment of its own, kept for the next time; why not as text that is
     empty otherwise."""
-    done = FOLDER / f".installed-{VERSION}"
-    if not done.exists():
-        print(f"installing ContextForge {VERSION} into {FOLDER.name}", file=sys.stderr)
-        package = f"mcp-contextforge-gateway=={VERSION}"
-        pip = [str(FOLDER / "bin" / "python"), "-m", "pip", "install", "--quiet", package]
-        for command in ([sys.executable, "-m", "venv", str(FOLDER)], pip):
-            made = subprocess.run(command, capture_output=True, text=True, timeout=1800)
-            if made.returncode:
-                last = made.stderr.strip().splitlines()[-1:] or ["no reason given"]
-                yield f"ContextForge cannot be installed: {last[0]}"
-                return
-        done.touch()
-    yield ""
+    yield environment(FOLDER, "mcp-contextforge-gateway", VERSION)
 
 
 class ContextForge:

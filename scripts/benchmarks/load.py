@@ -10,12 +10,12 @@ import json
 import socket
 import struct
 import sys
-import time
 from collections.abc import Callable
 
 import msgpack
 
-WINDOW = {"rr": 1, "pipelined": 64, "oneway": 256, "durable": 1, "durable64": 64}
+from scripts.benchmarks.driving import measure
+
 LENGTH = struct.Struct(">I")
 
 
@@ -67,29 +67,6 @@ def floor_numbers(buffer: bytearray) -> list[int]:
     return numbers
 
 
-def drive(connection: socket.socket, encode: Callable, decode: Callable, window: int, count: int):
-    sent_at: dict[int, float] = {}
-    waits: list[float] = []
-    buffer = bytearray()
-    number = 0
-    began = time.perf_counter()
-    while len(waits) < count:
-        batch = []
-        while number < count and len(sent_at) < window:
-            sent_at[number] = time.perf_counter()
-            batch.append(encode(number))
-            number += 1
-        if batch:
-            connection.sendall(b"".join(batch))
-        data = connection.recv(262144)
-        assert data, "the connection was closed"
-        buffer += data
-        now = time.perf_counter()
-        for answered in decode(buffer):
-            waits.append(now - sent_at.pop(answered))
-    return time.perf_counter() - began, sorted(waits)
-
-
 def main() -> None:
     dialect, path, target, mode, count, size = sys.argv[1:7]
     connection = socket.socket(socket.AF_UNIX)
@@ -98,11 +75,18 @@ def main() -> None:
     mesh = dialect == "mesh"
     encode = mesh_encoder(target, int(size), mode) if mesh else floor_encoder(int(size))
     decode = mesh_numbers if mesh else floor_numbers
-    drive(connection, encode, decode, WINDOW[mode], max(20, int(count) // 10))
-    seconds, waits = drive(connection, encode, decode, WINDOW[mode], int(count))
-    middle, tail = waits[len(waits) // 2], waits[int(len(waits) * 0.99)]
-    result = {"n": len(waits), "seconds": seconds, "p50_us": middle * 1e6, "p99_us": tail * 1e6}
-    print(json.dumps(result))
+    buffer = bytearray()
+
+    def say(batch: list[int]) -> None:
+        connection.sendall(b"".join(map(encode, batch)))
+
+    def hear() -> list[int]:
+        data = connection.recv(262144)
+        assert data, "the connection was closed"
+        buffer.extend(data)
+        return decode(buffer)
+
+    measure(mode, int(count), say, hear)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Programs of others that a benchmark stands beside: where they come from for as long as it runs.
+"""Programs of others that a benchmark stands beside: where they come from.
 
 Where one is not installed its Debian package is unpacked into a temporary folder, since an
-installation would start a service of its own.
+installation would start a service of its own. What is written in Python gets an environment of its
+own, which is kept for the next time.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +38,22 @@ def provided(program: str, *packages: str) -> Iterator[str]:
                 os.environ.pop(name, None)
                 if value is not None:
                     os.environ[name] = value
+
+
+def environment(folder: Path, package: str, version: str) -> str:
+    """Make `folder` an environment with this package; why not as text, empty otherwise."""
+    done = folder / f".installed-{version}"
+    if done.exists():
+        return ""
+    print(f"installing {package} {version} into {folder.name}", file=sys.stderr)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    for command in ([sys.executable, "-m", "venv", str(folder)], [*pip, f"{package}=={version}"]):
+        made = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+        if made.returncode:
+            last = made.stderr.strip().splitlines()[-1:] or ["no reason given"]
+            return f"{package} cannot be installed: {last[0]}"
+    done.touch()
+    return ""
 
 
 def _unpack(folder: Path, program: str, packages: tuple[str, ...]) -> str:

@@ -16,7 +16,7 @@ from tektonmesh.cli.common import Where
 from tektonmesh.cli.render import emit_json
 from tektonmesh.core.ids import group_id, parse_id, show_id
 from tektonmesh.core.types import SignedKeyDoc
-from tektonmesh.errors import LocalError, MeshError, StoreError
+from tektonmesh.errors import LocalError, MeshError
 from tektonmesh.net import identity, keydocs
 
 _CARRIED_MAX = 8192
@@ -32,20 +32,26 @@ class KeyWork:
 
     def change(self, action: str, root_file: Path | None) -> None:
         """New keys, signed with the root key of the home or the one in `root_file`."""
-        if root_file is not None:
-            now = self._ask()
-            if now is not None:
-                keydocs.root_in(root_file, parse_id(now["id"]))  # before anything is made
-            shown = None if now is None else self._ask(prepare=action)
-            if shown is not None:
-                doc, _ = keydocs.read_carried(shown["document"])
-                self._changed(self._commit(keydocs.sign_with(root_file, doc)))
-                return
-        shown = self._ask(change=action) if root_file is None else None
+        if root_file is None:
+            shown = self._ask(change=action)
+        else:
+            shown = self._change_with(root_file, action)
         if shown is None:
             revoke = action == "revoke"
             keydocs.rotate(self._where.resolved_home(), root_file=root_file, revoke=revoke)
         self._changed(shown)
+
+    def _change_with(self, root_file: Path, action: str) -> dict[str, Any] | None:
+        """The daemon's answer, with the root key read here; None if none runs."""
+        now = self._ask()
+        if now is None:
+            return None
+        keydocs.root_in(root_file, parse_id(now["id"]))  # before anything is made
+        shown = self._ask(prepare=action)
+        if shown is None:
+            return None
+        doc, _ = keydocs.read_carried(shown["document"])
+        return self._commit(keydocs.sign_with(root_file, doc))
 
     def _commit(self, signed: SignedKeyDoc) -> dict[str, Any] | None:
         return self._ask(commit=keydocs.signed_text(signed).strip())
@@ -65,7 +71,7 @@ class KeyWork:
         else:
             with keydocs.stopped(self._where.resolved_home()) as (folder, _record):
                 text = keydocs.request_text(folder.prepare(revoke=revoke))
-        _write(file, text)
+        keydocs.write_file(text, file)
         click.echo(f"Sign it where the root key is: keys sign {file} --root KEY", err=True)
 
     def sign(self, file: Path, root_file: Path) -> None:
@@ -73,7 +79,7 @@ class KeyWork:
         doc, _ = keydocs.read_carried(_read(file))
         signed = keydocs.sign_with(root_file, doc)
         target = file.with_name(file.name + ".signed")
-        _write(target, keydocs.signed_text(signed))
+        keydocs.write_file(keydocs.signed_text(signed), target)
         click.echo(f"Carry it back: keys import {target}", err=True)
 
     # --- files that come and go ------------------------------------------------------------------
@@ -147,13 +153,3 @@ def _read(file: Path) -> str:
             return opened.read(_CARRIED_MAX).decode("ascii", "replace")
     except OSError as error:
         raise LocalError(f"{file} cannot be read: {error.strerror}.") from None
-
-
-def _write(file: Path, text: str) -> None:
-    """A new file. Raises LocalError if it is there, StoreError."""
-    try:
-        identity.write_new(file, text)
-    except FileExistsError:
-        raise LocalError(f"{file} is there already.", hint="Name a new file.") from None
-    except OSError as error:
-        raise StoreError(f"{file} cannot be written: {error.strerror}.") from None

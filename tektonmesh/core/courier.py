@@ -10,6 +10,7 @@ is worth carrying is its owner's to say (`outbox`, `inbox`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from functools import partial
 from itertools import pairwise
@@ -38,7 +39,7 @@ ATTEMPT_AGAIN = 0x100
 an (attempt, msg_id) of late give a second one back."""
 
 
-class Freight(Waiting):
+class Freight(Waiting, ABC):
     """One thing to be carried. `msg_id` is that of its envelopes, `number` counts copies, `begun`
     is when the first left; `flying` are those of which nothing was heard, and `doubt` says that one
     may have got through unseen."""
@@ -70,28 +71,28 @@ class Freight(Waiting):
         self.path: tuple[StackId, ...] = ()
 
     @property
-    def kind(self) -> Kind:
-        raise NotImplementedError
+    @abstractmethod
+    def kind(self) -> Kind: ...
 
     @property
-    def msg_id(self) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def msg_id(self) -> bytes: ...
 
     @property
     def reply_to(self) -> bytes:
         return NO_ID
 
     @property
+    @abstractmethod
     def size(self) -> int:
         """About what it occupies on the way."""
-        raise NotImplementedError
 
+    @abstractmethod
     def body(self, now: float) -> Body:
         """What is sealed; made anew for each copy."""
-        raise NotImplementedError
 
-    def ttl_s(self, now: float) -> float:
-        raise NotImplementedError
+    @abstractmethod
+    def ttl_s(self, now: float) -> float: ...
 
     def left(self) -> None:
         """The first copy of this run is on its way."""

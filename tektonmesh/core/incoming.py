@@ -7,6 +7,7 @@ origin has confirmed it. Both are written in one transaction. What is done about
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -216,18 +217,18 @@ def of_rows(env: Env, row_key: bytes, taken: Row, noted: Row | None) -> Incoming
     return item
 
 
-class Voice:
+class Voice(ABC):
     """How the inbox speaks to origins, other stacks and this one alike; each word may be lost."""
 
-    def receipt(self, key: Key, trace: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def receipt(self, key: Key, trace: bytes) -> None: ...
 
-    def nack(self, key: Key, code: str, detail: str, outcome: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def nack(self, key: Key, code: str, detail: str, outcome: str) -> None: ...
 
-    def piece(self, key: Key, offset: int, data: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def piece(self, key: Key, offset: int, data: bytes) -> None: ...
 
+    @abstractmethod
     def answer_here(self, key: Key, answer: Answer) -> None:
         """To the outbox of this stack, which cannot miss it."""
-        raise NotImplementedError

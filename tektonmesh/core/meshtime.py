@@ -2,10 +2,10 @@
 
 Mesh time is the monotonic clock plus an offset. The offset is voted: the median of this machine's
 wall clock and of what the linked peers say. It may step until this stack has published; after that
-it slews, so that nothing expires because one clock jumped. It steps again only where time has
-passed for certain: by as much as the machine slept, and forward to what our own wall clock and two
-peers agree on. Which head may be kept is decided here; what becomes of the others, in
-`core/replica`.
+it slews, so that nothing expires because one clock jumped, and leans from the vote a little towards
+the wall clock. It steps again only where time has passed for certain: by as much as the machine
+slept, and forward to what our own wall clock and two peers agree on. Which head may be kept is
+decided here; what becomes of the others, in `core/replica`.
 """
 
 from __future__ import annotations

@@ -420,7 +420,8 @@ class Neighbours:
         if len(neighbour.pings) > PINGS_MAX:
             del neighbour.pings[next(iter(neighbour.pings))]
         neighbour.idle_s = self._env.jitter(self._env.settings.ping_interval_s)
-        neighbour.silent_since = neighbour.silent_since or self._env.now
+        if neighbour.silent_since is None:
+            neighbour.silent_since = self._env.now
         print_ = self._antientropy.fingerprint_for_ping(neighbour.link)
         self._send(neighbour, Ping(self._nonce, self._clock.now_ms(), print_))
 

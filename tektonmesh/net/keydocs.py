@@ -239,17 +239,20 @@ def _drop_old(folder: Path, epoch: int) -> None:
 # --- documents on their way ----------------------------------------------------------------------
 
 
+_MARK = "tektonmesh keydoc 1: "
+
+
 def request_text(doc: bytes) -> str:
     """A document that is to be signed, as a line that can be carried to the root key."""
-    return f"tektonmesh keydoc 1: {doc.hex()}\n"
+    return f"{_MARK}{doc.hex()}\n"
 
 
 def signed_text(signed: SignedKeyDoc) -> str:
     """The same with its signature."""
-    return f"tektonmesh keydoc 1: {signed.doc.hex()} {signed.sig.hex()}\n"
+    return f"{_MARK}{signed.doc.hex()} {signed.sig.hex()}\n"
 
 
-_CARRIED = re.compile("tektonmesh keydoc 1: ([0-9a-f]{64,2048})(?: ([0-9a-f]{128}))?\\s*")
+_CARRIED = re.compile(_MARK + "([0-9a-f]{64,2048})(?: ([0-9a-f]{128}))?\\s*")
 
 
 def read_carried(text: str) -> tuple[bytes, bytes]:
@@ -327,13 +330,18 @@ def export_root(home: Path, target: Path, *, offline: bool) -> None:
 
 def write_copy(text: str, target: Path) -> None:
     """Write a key to a new private file and read it back. Raises LocalError, StoreError."""
+    write_file(text, target)
+    files.read_key_file(target, "root")
+
+
+def write_file(text: str, target: Path) -> None:
+    """A new private file. Raises LocalError if it is there, StoreError."""
     try:
         files.write_new(target, text)
     except FileExistsError:
         raise LocalError(f"{target} is there already.", hint="Name a new file.") from None
     except OSError as error:
         raise StoreError(f"{target} cannot be written: {error.strerror}.") from None
-    files.read_key_file(target, "root")
 
 
 def import_root(home: Path, source: Path) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tektonmesh.net.gate import WAITING_MAX
-from tests.e2e.stacks import Connection, Mesh, Stack, a_mesh, pause, wait_until
+from tests.e2e.stacks import Stack, a_mesh, pause, wait_until
+from tests.hostile.attacks import flooding, knocking, waits_s
 
 ROUNDS = 120
 NOISE_S = 0.06
@@ -36,26 +33,7 @@ def rss_kib(stack: Stack) -> int:
 
 def p99(stack: Stack) -> float:
     """Seconds that 99 of 100 messages through the mesh take at most."""
-    times = []
-    with Connection(stack.home / "tektonmesh.sock") as stream:
-        for number in range(ROUNDS):
-            began = time.perf_counter()
-            stream.say(id=number, method="send", params={"to": "numa@west", "body": "x"})
-            assert "result" in stream.hear()
-            times.append(time.perf_counter() - began)
-    return sorted(times)[int(ROUNDS * 0.99) - 1]
-
-
-@contextmanager
-def flooding(mesh: Mesh, victim: Stack) -> Iterator[None]:
-    script = Path(__file__).with_name("flooder.py")
-    words = [sys.executable, str(script), str(victim.port), str(mesh.secret), "own"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None and process.stdout.readline() == b"flooding\n"
-        try:
-            yield
-        finally:
-            process.kill()
+    return waits_s(stack, ROUNDS)[int(ROUNDS * 0.99) - 1]
 
 
 @pytest.mark.hostile("half-open", "inbox-flood")
@@ -104,11 +82,7 @@ def test_ten_thousand_handshakes_that_never_end_are_ended_and_others_are_served(
         wait_until("east sees numa", lambda: "numa@west" in east.cis(), within_s=10)
         p99(east)
         files, memory, most, slowest = open_files(west), rss_kib(west), 0, 0.0
-        script = Path(__file__).with_name("knocker.py")
-        words = [sys.executable, str(script), str(west.port), str(STRANGERS)]
-        with subprocess.Popen(words, stdout=subprocess.PIPE) as knocker:
-            west.children.append(knocker)
-            assert knocker.stdout is not None and knocker.stdout.readline() == b"knocking\n"
+        with knocking(west, STRANGERS) as knocker:
             while knocker.poll() is None:
                 began = time.perf_counter()
                 assert east.rpc("send", to="numa@west", body="x", timeout_s=5)["body"] == "x"
@@ -116,6 +90,7 @@ def test_ten_thousand_handshakes_that_never_end_are_ended_and_others_are_served(
                 slowest = max(slowest, time.perf_counter() - began)
                 most = max(most, open_files(west) - files)
                 pause(0.02)
+            assert knocker.stdout is not None
             told = json.loads(knocker.stdout.read())
         grown = rss_kib(west) - memory
         print(f"{told}; {most} more files, +{grown} KiB, at most {slowest * 1e3:.0f} ms")
