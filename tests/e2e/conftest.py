@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stacks import Mesh, a_mesh
+from tests.e2e.stacks import Mesh, Stack, a_mesh
 
 # A shell that starts the suite in the background has it ignore Ctrl-C, and every command inherits
 # that: the tests that press Ctrl-C would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+Stack.quick = True
 
 
 @pytest.fixture

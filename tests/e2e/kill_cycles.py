@@ -146,7 +146,7 @@ class Cycles:
             stack.spawn()
             if self.chance.random() < 0.25:
                 self.starting += 1
-                pause(self.chance.uniform(0.05, 0.6))  # the next kill may find it starting
+                pause(self.chance.uniform(0.0, 0.15))  # the next kill may find it starting
             else:
                 stack.wait_ready(within_s=60.0)
                 pause(self.chance.uniform(0.001, 0.25))
@@ -220,6 +220,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=200, help="cycles between two checks")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    Stack.quick = True
     done, total, began = 0, Counter[str](), time.monotonic()
     while done < options.cycles:
         count = min(options.batch, options.cycles - done)

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.e2e.nursery import Forked, nursery
+
 COMMAND = [sys.executable, "-m", "tektonmesh"]
 ECHO_CI = Path(__file__).with_name("echo_ci.py")
 HASH_CI = Path(__file__).with_name("hash_ci.py")
@@ -90,6 +92,9 @@ class Connection:
 class Stack:
     """One daemon process and its home."""
 
+    quick = False
+    """Whether programs are forked from the nursery, where nothing is measured that it changes."""
+
     def __init__(self, name: str, folder: Path, *run: str, netns: str | None = None) -> None:
         self.name = name
         self.home = folder / name
@@ -97,7 +102,7 @@ class Stack:
         self.program = COMMAND
         self.netns = netns
         self.log = folder / f"{name}.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
         self.children: list[subprocess.Popen[bytes]] = []
         self.port = 0
         self.ready_at = 0.0
@@ -117,13 +122,17 @@ class Stack:
         """Start without waiting, so that several can start at once."""
         self._ready_before = self.ready_lines()
         command = [*self.program, "run", "--name", self.name, *self.run_arguments]
-        with self.log.open("ab") as log:
+        with self.log.open("ab") as log, Path(os.devnull).open() as nothing:
+            if self.quick:
+                files = nothing.fileno(), log.fileno(), log.fileno()
+                self.process = nursery().start(command[1:], self.environment(), files, self.netns)
+                return
             self.process = subprocess.Popen(
                 self.inside(command),
                 env=self.environment(),
                 stderr=log,
                 stdout=log,
-                stdin=subprocess.DEVNULL,
+                stdin=nothing,
             )
 
     def wait_ready(self, within_s: float = 20.0, every_s: float = 0.02) -> None:
@@ -191,8 +200,12 @@ class Stack:
                 process.stdout.close()
 
     def cli(self, *words: str, text: str | None = None, within_s: float = 60.0) -> Result:
+        command = [*COMMAND, *words]
+        if self.quick:
+            environment = self.environment()
+            return Result(*nursery().run(command[1:], environment, text, within_s, self.netns))
         done = subprocess.run(
-            self.inside([*COMMAND, *words]),
+            self.inside(command),
             env=self.environment(),
             capture_output=True,
             input=text,

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.stacks import Mesh, a_mesh
+from tests.e2e.stacks import Mesh, Stack, a_mesh
 from tests.failures.shape import Diamond
+
+Stack.quick = True
 
 
 @pytest.fixture(scope="module")
