@@ -135,11 +135,11 @@ class Attached:
             self._fail(delivery, code if code in _CODES else "ci_failed", line.error["message"])
             return
         try:
-            body, content_type = _reply(line.result)
+            done = _reply(delivery, line.result)
         except MeshError as error:
             self._fail(delivery, "ci_failed", f"The CI's answer is malformed: {error.detail}")
         else:
-            self._daemon.inject(ev.ReplyDone(delivery, body, content_type))
+            self._daemon.inject(done)
 
     def chunk(self, params: dict[str, Any]) -> None:
         """A `reply.chunk` notification."""
@@ -168,8 +168,8 @@ class Attached:
         self._daemon.inject(ev.ReplyFailed(delivery, code, sayable))
 
 
-def _reply(result: Any) -> tuple[bytes, str]:
-    """Body and content type of a CI's result: text, or an object with `body` or `body_b64`."""
+def _reply(delivery: int, result: Any) -> ev.ReplyDone:
+    """A CI's result: text, or an object with `body` or `body_b64`."""
     if isinstance(result, str):
         result = {"body": result}
     if result is None:
@@ -177,4 +177,6 @@ def _reply(result: Any) -> tuple[bytes, str]:
     if not isinstance(result, dict):
         raise MeshError("a result is text or an object with 'body'.", code="bad_request")
     content_type = validate.text(result, "content_type", default="text/plain", size_max=100)
-    return body_of(result), content_type
+    offset = validate.number(result, "offset", low=0, high=OFFSET_MAX, default=None)
+    at = None if offset is None else int(offset)
+    return ev.ReplyDone(delivery, body_of(result), content_type, at)

@@ -334,9 +334,12 @@ def request_fields(message: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def answer_line(delivery: int | str, body: str | bytes | None) -> bytes:
-    """The response that ends a served message. Raises LocalError for one over the limit."""
+def answer_line(delivery: int | str, body: str | bytes | None, offset: int | None = None) -> bytes:
+    """The response that ends a served message; with its `offset` where replies resume. Raises
+    LocalError for one over the limit."""
     result = shown_body(_fitting("" if body is None else body))
+    if offset is not None:
+        result["offset"] = offset
     return line_of({"jsonrpc": "2.0", "id": delivery, "result": result})
 
 

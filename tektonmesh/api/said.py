@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from tektonmesh.api import dialect
@@ -24,7 +25,6 @@ REMEMBERED = 64
 """Replies that were said to the end, of which the daemon may not have all."""
 
 Delivery = int | str
-Last = Callable[[Delivery], bytes]
 
 
 class Said:
@@ -35,7 +35,7 @@ class Said:
         self.end = 0
         self._parts: deque[tuple[int, bytes]] = deque()
         self._size = 0
-        self._last: Last | None = None
+        self._last: Callable[[Delivery], bytes] | None = None
 
     @property
     def is_over(self) -> bool:
@@ -56,8 +56,15 @@ class Said:
         self.end += len(part)
         return self._line(self.end - len(part), part)
 
-    def finish(self, last: Last) -> bytes:
-        """The handler has said all; the line to write, empty while the daemon is away."""
+    def finish(self, answer: str | bytes | None) -> bytes:
+        """The handler says this last; the line to write, empty while the daemon is away."""
+        return self._end(partial(dialect.answer_line, body=answer, offset=self.end))
+
+    def fail(self, error: BaseException) -> bytes:
+        """The handler has failed; the line to write."""
+        return self._end(partial(dialect.failure_line, error=error))
+
+    def _end(self, last: Callable[[Delivery], bytes]) -> bytes:
         self._last = last
         return last(self.delivery) if self.delivery is not None else b""
 

@@ -95,14 +95,15 @@ class Works:
         with work.scope:
             async with places:
                 try:
-                    last = await self._answer(work, handler, request)
+                    end = partial(work.said.finish, await self._answer(work, handler, request))
                 except Exception as error:
-                    last = partial(dialect.failure_line, error=error)
-                self._say(work.said.finish(last))
+                    end = partial(work.said.fail, error)
+                self._say(end())
 
     async def _answer(
         self, work: Work, handler: Callable[[Request], Any], request: Request
-    ) -> Callable[[int | str], bytes]:
+    ) -> str | bytes | None:
+        """What the handler says last."""
         answer = handler(request)
         if inspect.isawaitable(answer):
             answer = await answer
@@ -111,9 +112,10 @@ class Works:
                 self._say(work.said.say(chunk))
                 while work.said.is_full:
                     await work.news.wait()
-            answer = ""
+            return ""
         dialect.answer_line(0, answer)  # one that is too long fails here and not each time
-        return partial(dialect.answer_line, body=answer)
+        last: str | bytes | None = answer
+        return last
 
     def _say(self, lines: bytes) -> None:
         if lines:

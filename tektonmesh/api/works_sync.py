@@ -85,25 +85,25 @@ class Works:
     def run(self, work: Work, handler: Callable[[Message], Any]) -> None:
         """Run the handler, whichever connection its reply leaves on."""
         try:
-            last = self._answer(work, handler)
+            end = partial(work.said.finish, self._answer(work, handler))
         except Exception as error:
-            last = partial(dialect.failure_line, error=error)
+            end = partial(work.said.fail, error)
         with self._news:
-            self._say(work.said.finish(last))
+            self._say(end())
 
-    def _answer(
-        self, work: Work, handler: Callable[[Message], Any]
-    ) -> Callable[[int | str], bytes]:
+    def _answer(self, work: Work, handler: Callable[[Message], Any]) -> str | bytes | None:
+        """What the handler says last."""
         if work.message.cancelled.is_set():
-            return partial(dialect.answer_line, body="")
+            return ""
         answer = handler(work.message)
         if not (answer is None or isinstance(answer, str | bytes)):
             for chunk in answer:
                 if not self._chunk(work, chunk):
                     break
-            answer = ""
+            return ""
         dialect.answer_line(0, answer)  # one that is too long fails here and not each time
-        return partial(dialect.answer_line, body=answer)
+        last: str | bytes | None = answer
+        return last
 
     def _chunk(self, work: Work, chunk: str | bytes) -> bool:
         """Whether the handler may go on; it waits while too much is held."""

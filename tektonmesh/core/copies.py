@@ -244,7 +244,7 @@ class Copies:
     def _due(self, pending: Pending) -> None:
         now = self.env.now
         if now >= pending.deadline:
-            self._waiters.fail(pending, "timeout", "No answer came before the deadline.")
+            self._too_late(pending)
         elif pending.route_until is not None and now >= pending.route_until:
             if pending.busy:
                 self._waiters.fail(pending, "busy", "The stacks on the way have no room.")
@@ -254,6 +254,15 @@ class Copies:
             self._again(pending)
         else:
             self._arm(pending)
+
+    def _too_late(self, pending: Pending) -> None:
+        """Its time is over. That all of its copies were turned away says more than that nothing
+        came."""
+        if pending.busy and not (pending.flying or pending.received):
+            detail = "Neither the stacks on its way nor its CI had room before the deadline."
+            self._waiters.fail(pending, "busy", detail)
+        else:
+            self._waiters.fail(pending, "timeout", "No answer came before the deadline.")
 
     def _again(self, pending: Pending) -> None:
         pending.avoid = self._forwarding.detour(pending.question.stack, pending.avoid)

@@ -149,7 +149,7 @@ class Deliveries:
         self._handouts.chunk(event.delivery, event.data, event.offset)
 
     def reply_done(self, event: ReplyDone) -> None:
-        self._handouts.done(event.delivery, event.body, event.content_type)
+        self._handouts.done(event.delivery, event.body, event.content_type, event.offset)
 
     def reply_failed(self, event: ReplyFailed) -> None:
         lost = event.lost

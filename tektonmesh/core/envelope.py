@@ -119,6 +119,17 @@ class Hop(NamedTuple):
     dwell_ms: int
 
 
+CONTROL_KINDS = (Kind.RECEIPT, Kind.NACK, Kind.CANCEL, Kind.RESEND, Kind.CREDIT)
+CONTROL_SIZE_MAX = 4096
+"""Packed. What is control needs no credit and no quota, so it must not carry much."""
+_CONTROL = {bytes((kind, SendClass.CONTROL)): None for kind in CONTROL_KINDS}
+
+
+def is_control(data: bytes) -> bool:
+    """Whether a packed envelope, or what is meant to be one, may travel without credit."""
+    return len(data) <= CONTROL_SIZE_MAX and data[KIND_AT : CLASS_AT + 1] in _CONTROL
+
+
 class Header(NamedTuple):
     """The clear header. `size` is that of the body before it was sealed; `key_id` names the
     destination's prekey (zero for an unsealed trace); `ttl_ms` counts against the envelope's

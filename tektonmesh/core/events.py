@@ -322,11 +322,13 @@ class ReplyChunk:
 
 @frozen
 class ReplyDone:
-    """The whole reply, or what follows the chunks that were sent before it."""
+    """The whole reply, or what follows the chunks that were sent before it; `offset`, where the CI
+    says it, is that of `body` in the whole reply."""
 
     delivery: int
     body: bytes
     content_type: str
+    offset: int | None = None
 
 
 @frozen

@@ -33,6 +33,7 @@ from tektonmesh.core.envelope import (
     Envelope,
     Kind,
     Mutable,
+    is_control,
     pack_mutable,
     parse,
     pass_on,
@@ -176,20 +177,24 @@ class Forwarding:
     # --- messages --------------------------------------------------------------------------------
 
     def on_forward(self, link: LinkId, message: Forward) -> None:
-        """Raises RemoteError for a broken frame, and for more than the link may bring."""
+        """Raises RemoteError for a broken frame, and for more than the link may bring. What calls
+        itself control and is not goes back, or credit and quotas would bind nobody."""
         lane = self._lanes.get(link)
         if lane is None:
             return
         seq, data = message.seq, message.envelope
-        if seq & CLASS_MASK:
+        control = is_control(data)
+        if not control:
             if lane.received >= lane.granted:
                 raise RemoteError("More envelopes came on the link than credit was given for.")
             lane.received += len(data)
-        if lane.is_repeat(seq) or self._relay_smoothly(lane, seq, data):
+        if lane.is_repeat(seq) or self._relay_smoothly(lane, seq, data, control):
             return
         mutable = self._read(data)
         if data[0] != VERSION:
             self._release(lane, seq, "version")
+        elif not (control or data[CLASS_AT] & CLASS_MASK):
+            self._release(lane, seq, "refused")
         elif data[DESTINATION] == self.env.me:
             self._arrive(lane, seq, data)
         else:
@@ -257,7 +262,7 @@ class Forwarding:
             lane, settings.answer_delay_s if awaited else settings.ack_delay_s
         )
 
-    def _relay_smoothly(self, lane: Lane, seq: int, data: bytes) -> bool:
+    def _relay_smoothly(self, lane: Lane, seq: int, data: bytes, control: bool) -> bool:
         """Relay an envelope with no past to heed, of a flow that passed before; False if it is
         anything else, and nothing is done then.
 
@@ -267,6 +272,8 @@ class Forwarding:
         onward = self._routes.flows.get(data[FLOW])
         settings, size = self.env.settings, len(data)
         if onward is None or size < TRACE_AT or data[0] != VERSION:
+            return False
+        if not (control or data[CLASS_AT] & CLASS_MASK):
             return False
         hops_left, tries_left, age_ms, n_trace, n_avoid = unpack_mutable(data)
         trace_end = TRACE_AT + ENTRY_SIZE * n_trace

@@ -155,11 +155,13 @@ class Handouts:
             self.withdraw(number, code)
             delivery.replier.failed(code, error.detail)
 
-    def done(self, number: int, body: bytes, content_type: str) -> None:
+    def done(self, number: int, body: bytes, content_type: str, offset: int | None = None) -> None:
         delivery = self._close(number)
         if delivery is None:
             return
         try:
+            if offset is not None:
+                delivery.replier.at(offset)
             delivery.replier.done(body, content_type)
         except MeshError as error:
             delivery.replier.failed(_said_by_ci(error), error.detail)

@@ -139,6 +139,13 @@ class Saying:
             raise DeliveryError("The CI left out a part of its reply.", code="ci_failed")
         self.at = offset
 
+    def check_end(self) -> None:
+        """The CI says that this was all. One that had nothing to add since it got the message again
+        may keep silent. Raises DeliveryError `ci_failed` if it said more before."""
+        if 0 < self.at < self.end:
+            detail = "The CI began its reply anew, and ended it sooner."
+            raise DeliveryError(detail, code="ci_failed")
+
     @property
     def _timer(self) -> tuple[str, bytes]:
         return ("said", self._row_key)

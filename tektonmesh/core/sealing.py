@@ -75,6 +75,9 @@ TTL_MIN_MS = 1000
 """Below this the guesses of transit times would decide instead of the deadline."""
 TTL_MAX_MS = 0xFFFF_FFFF
 
+CONTROL_PLAIN_MAX = 2048
+"""Of what is sealed as control; with the header, a long trace and a list of stacks to avoid it
+stays within `envelope.CONTROL_SIZE_MAX`."""
 BULK_SIZE = 32 << 10
 """At 50 Mbit/s larger bodies keep a link busy for longer than a token may be late (5 ms)."""
 
@@ -159,7 +162,7 @@ class Sealer:
             reply_to=reply_to,
             attempt=min(copy.attempt, 0xFFFF),
             flags=copy.flags,
-            send_class=SendClass.BULK if _is_bulk(kind, len(plain)) else CLASS_OF[kind],
+            send_class=_class_of(kind, len(plain)),
         )
         head = header.pack()
         try:
@@ -263,10 +266,13 @@ class Sealer:
         return b"", b""
 
 
-def _is_bulk(kind: Kind, size: int) -> bool:
-    """Large requests leave behind everything else. Parts of a reply keep one class, large or not,
-    so that the end of it does not overtake the rest."""
-    return kind == Kind.REQUEST and size > BULK_SIZE
+def _class_of(kind: Kind, size: int) -> SendClass:
+    """Large requests leave behind everything else, and what is long is no control. Parts of a reply
+    keep one class, large or not, so that the end of it does not overtake the rest."""
+    usual = CLASS_OF[kind]
+    if usual == SendClass.CONTROL and size > CONTROL_PLAIN_MAX:
+        return SendClass.INTERACTIVE
+    return SendClass.BULK if kind == Kind.REQUEST and size > BULK_SIZE else usual
 
 
 def _is_key(key_id: bytes, prekey: bytes) -> bool:

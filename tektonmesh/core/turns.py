@@ -263,6 +263,7 @@ class LiveLease(Lease):
 
     def done(self, body: bytes, content_type: str) -> None:
         self._saying.say(body)
+        self._saying.check_end()
         self._saying.finish(partial(self._turns.done, self, b"", content_type))
 
     def failed(self, code: str, detail: str) -> None:

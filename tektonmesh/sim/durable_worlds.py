@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 from tektonmesh.sim.faults import Fault
-from tektonmesh.sim.options import Options
+from tektonmesh.sim.options import PARKS, Options
 from tektonmesh.sim.plans import restarts
 
 
@@ -39,6 +39,7 @@ _JUMPS = (
     Fault(14.0, "kill", (2,), 2.0),
     Fault(20.0, "kill", (1, 2), 1.0),
 )
+_AWAY = (Fault(6.0, "kill", (3,), 14.0), Fault(16.0, "kill", (0,), 10.0))
 _APART = (Fault(6.0, "cut", (0, 1), 20.0), Fault(10.0, "freeze", (3,), 8.0))
 
 DURABLE = (
@@ -67,5 +68,16 @@ DURABLE = (
         "durable-clocks",
         "durable messages while wall clocks jump by an hour and hosts restart",
         _CALM | {"skew_s": 20.0, "faults": _JUMPS},
+    ),
+    DurableWorld(
+        "durable-parked",
+        "a stack comes back while those that wrote to it are away; others kept what it is to get",
+        _CALM | {"duration_s": 34.0, "parked": 0.7, "settings": PARKS, "faults": _AWAY},
+    ),
+    DurableWorld(
+        "durable-readings",
+        "replies that somebody reads as they come, while one host or another is killed",
+        _CALM | {"letters": 1.0, "readings": 1.0},
+        restarts,
     ),
 )

@@ -17,6 +17,8 @@ def gauges(node: Node) -> dict[str, int]:
         "answers": node.durable.inbox.unconfirmed,
         "carried": len(node.durable.courier),
         "pulls": len(node.durable.pulls),
+        "parked": len(node.durable.parking),
+        "said": node.durable.inbox.sayings.kept_bytes,
         "parts": len(node.durable.offers),
         "blob_callers": node.blobs.waiting,
     }

@@ -7,8 +7,10 @@ its end once the world is healed. A body that came in parts is the one that was 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from tektonmesh.core.effects import Answer, AnswerChunk, AnswerFailed, Deliver, Save
+from tektonmesh.core.outgoing import PARKED
 from tektonmesh.sim.host import Host
 from tektonmesh.sim.letters import large_body
 from tektonmesh.sim.watcher import Watcher
@@ -54,6 +56,9 @@ class LettersArrive(Watcher):
             if got != large_body(deliver.large.size):
                 self.fail(host, f"the body of {deliver.msg_id.hex()} is not the one that was sent")
             self.count("large_bodies")
+        origin = self._accepted.get(deliver.msg_id)
+        if origin is not None and self.world.hosts[origin[0]].node is None:
+            self.count("letters_without_origin")
         if deliver.msg_id not in self._places:
             return
         before = self._given.get(deliver.msg_id, -1)
@@ -78,8 +83,10 @@ class LettersArrive(Watcher):
                 self.fail(host, f"the message to {target} failed: {shown['error']}")
             else:
                 self.count("letters_ended")
+                states = [step["state"] for step in shown["transitions"]]
+                self.count("letters_parked", states.count(PARKED))
 
-    def _may_fail(self, shown: dict[str, dict[str, str]], target: str) -> bool:
+    def _may_fail(self, shown: dict[str, Any], target: str) -> bool:
         code = shown["error"]["code"]
         name, _, stack = target.partition("@")
         refuses = name.startswith("fail") and code == "ci_failed"

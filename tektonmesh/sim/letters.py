@@ -53,13 +53,15 @@ class Letters:
         is_large = world.options.large and self._chance.random() < world.options.large
         size = self._chance.choice(LARGE if is_large else BODIES)
         names = world.workload.names_of(target)
-        if names and self._may_write(host, target):
+        if names and may_write(world, host, target):
             address = f"{self._chance.choice(names)}@{target.name}"
-            world.workload.post(host, address, size, TTL_S)
+            may_park = world.options.parked and self._chance.random() < world.options.parked
+            world.workload.post(host, address, size, TTL_S, may_park=bool(may_park))
 
-    def _may_write(self, host: Host, target: Host) -> bool:
-        """Both are honest, and the name means that stack here: the first to claim one keeps it."""
-        world, node = self._world, host.node
-        if node is None or not host.alive or not (world.honest(host) and world.honest(target)):
-            return False
-        return node.names.label(target.stack_id) == target.name
+
+def may_write(world: World, host: Host, target: Host) -> bool:
+    """Both are honest, and the name means that stack here: the first to claim one keeps it."""
+    node = host.node
+    if node is None or not host.alive or not (world.honest(host) and world.honest(target)):
+        return False
+    return node.names.label(target.stack_id) == target.name

@@ -12,6 +12,7 @@ from tektonmesh.sim.checkers import node_of
 from tektonmesh.sim.gauges import gauges
 from tektonmesh.sim.host import Host
 from tektonmesh.sim.letter_checkers import LettersArrive
+from tektonmesh.sim.reading_checkers import ReadingsAreWhole
 from tektonmesh.sim.watcher import Watcher
 from tektonmesh.sim.workload import Call, expected_reply
 from tektonmesh.sim.world import World
@@ -158,4 +159,5 @@ MESSAGE_CHECKERS: tuple[type[Watcher], ...] = (
     DeliveredOnce,
     NothingKept,
     LettersArrive,
+    ReadingsAreWhole,
 )

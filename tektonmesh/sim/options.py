@@ -19,6 +19,8 @@ SPARSE_TOPOLOGIES = ("chain", "star", "ring", "random", "two_stars")
 TOPOLOGIES = (*SPARSE_TOPOLOGIES, "full")
 SIZES = (3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 8, 8, 10, 12)
 """Small worlds find most; a few larger ones have the longer ways."""
+PARKS = (("park_bytes", 4 << 20),)
+"""Stacks keep messages for one another."""
 FAST_LEASES = (("refresh_min_s", 6.0), ("refresh_max_s", 8.0))
 """Leases of 18 s, so that some run out within a world."""
 LIARS = (
@@ -86,6 +88,10 @@ class Options:
     """Durable messages."""
     large: float = 0.0
     """Which part of them fits into no envelope."""
+    parked: float = 0.0
+    """Which part of them other stacks may keep while their destination is away."""
+    readings: float = 0.0
+    """Long replies that somebody reads as they come, and goes on where a try ended."""
     faults: tuple[Fault, ...] = ()
     hostile: tuple[tuple[int, str], ...] = ()
     """Which hosts run a hostile node, and which class of `sim/hostile.py`."""
@@ -205,17 +211,17 @@ def draw(rng_seed: int, nodes: int | None = None) -> Options:
     if options.loss >= HEAVY_LOSS:
         options = replace(options, settle_s=HEAVY_SETTLE_S)
     options = replace(options, faults=draw_faults(chance, options, gone))
-    options = replace(options, letters=_draw_letters(rng_seed, options, gone))
+    options = _draw_durable(rng_seed, options, gone)
     if count < 4 or chance.random() >= LIARS_PART:
         return options
     return replace(options, hostile=draw_liars(chance, options, gone, 1))
 
 
-def _draw_letters(rng_seed: int, options: Options, gone: tuple[int, ...]) -> float:
-    """Durable messages where no promise can be lost with a disk, or with a host that never comes
-    back, and where none waits for a CI that was deregistered. Drawn apart, so that worlds without
-    them stay what they were."""
-    chance = Random(f"letters of world {rng_seed}")
+def _draw_durable(rng_seed: int, options: Options, gone: tuple[int, ...]) -> Options:
+    """Durable messages and streams where no promise can be lost with a disk, or with a host that
+    never comes back, and where none waits for a CI that was deregistered. Drawn apart, so that
+    worlds without them stay what they were."""
+    chance, later = (Random(f"{what} of world {rng_seed}") for what in ("letters", "streams"))
     heavy = options.loss >= HEAVY_LOSS  # what is repeated every ten seconds may outlast the world
     if (
         gone
@@ -223,8 +229,15 @@ def _draw_letters(rng_seed: int, options: Options, gone: tuple[int, ...]) -> flo
         or options.writes
         or any(fault.kind in DISK_LOSSES for fault in options.faults)
     ):
-        return 0.0
-    return chance.choice((0.0, 0.0, 1.0, 4.0))
+        return options
+    parks = later.random() < 0.4
+    return replace(
+        options,
+        letters=chance.choice((0.0, 0.0, 1.0, 4.0)),
+        readings=later.choice((0.0, 0.0, 0.3, 1.0)),
+        parked=0.5 if parks else 0.0,
+        settings=(*options.settings, *PARKS) if parks else options.settings,
+    )
 
 
 def draw_liars(

@@ -21,6 +21,7 @@ from tektonmesh.core.effects import (
 )
 from tektonmesh.sim.host import Host
 from tektonmesh.sim.letters import LARGE, Letters, large_body
+from tektonmesh.sim.readings import Readings
 
 if TYPE_CHECKING:
     from tektonmesh.sim.world import World
@@ -31,6 +32,8 @@ CHUNKS = 4
 TIMEOUT_S = 8.0
 GRACE_S = 2.0
 """An outcome may come this much after the caller's own timeout."""
+DRAIN_S, LEAVE_S = 3.0, 2.0
+"""How long the shell gives a stack to finish what it holds, and to say goodbye."""
 TRACED, CANCELLED = 0.05, 0.05
 """Parts of the messages that are traces, and that are cancelled within a second."""
 BODIES = (5, 200, 2_000, 40_000)
@@ -73,6 +76,7 @@ class Workload:
         self._connection = 0
         self._count = 0
         self._letters = Letters(world)
+        self.readings = Readings(world)
         for host in world.hosts:
             for _ in range(world.options.cis_per_host):
                 self._cis[host.index].append(self._draw_name())
@@ -87,6 +91,7 @@ class Workload:
         if options.messages:
             self._later(options.messages, self._message)
         self._letters.schedule()
+        self.readings.schedule()
         for instant in options.chorus:
             self._world.at(instant, self._all_write)
 
@@ -94,6 +99,12 @@ class Workload:
         """Nobody writes or sends from here on; CIs go on answering."""
         self._stopped = True
         self._letters.stop()
+        self.readings.stop()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for anything, or is about to ask again."""
+        return not (self.calls or self.readings.open)
 
     def open_calls(self) -> list[Call]:
         """Calls that somebody still waits for."""
@@ -115,6 +126,7 @@ class Workload:
         """A node runs: its CIs attach."""
         for name in self._cis[host.index]:
             self.register(host, name)
+        self.readings.started(host)
 
     def stopped(self, host: Host) -> None:
         """The node is gone, and with it everyone who waited there."""
@@ -123,16 +135,21 @@ class Workload:
                 call.void = True
                 self._finish(call)
 
-    def leave(self, host: Host) -> int:
-        """The ticket of a Leave command; its answer ends the node."""
-        return self._call(host, "leave", 5.0).ticket
+    def leave(self, host: Host) -> None:
+        """As the shell does at SIGTERM: first the stack finishes what it holds, then it goes."""
+        call = self.call(host, "drain", DRAIN_S)
+        self._world.inject(host, ev.Drain(call.ticket, DRAIN_S))
+
+    def _drained(self, host: Host) -> None:
+        call = self.call(host, "leave", LEAVE_S)
+        self._world.soon(host, ev.Leave(call.ticket))
 
     # --- commands --------------------------------------------------------------------------------
 
     def register(self, host: Host, name: str) -> Call:
         """Attach a CI on a connection of its own."""
         self._connection += 1
-        call = self._call(host, "register", 1.0, target=name)
+        call = self.call(host, "register", 1.0, target=name)
         self.written[(host.index, f"ci/{name}")] = call.at
         spec = {
             "name": name,
@@ -153,7 +170,7 @@ class Workload:
         return call
 
     def deregister(self, host: Host, name: str) -> Call:
-        call = self._call(host, "deregister", 1.0, target=name)
+        call = self.call(host, "deregister", 1.0, target=name)
         self.written[(host.index, f"ci/{name}")] = call.at
         self._world.inject(host, ev.DeregisterCi(call.ticket, name, None, True))
         return call
@@ -161,7 +178,7 @@ class Workload:
     def send(self, host: Host, target: str, size: int = 5, *, stream: bool = False) -> Call:
         """Send `size` bytes to `target` and wait for the reply."""
         body = (b"%d " % len(self.done) + b"tekton " * (size // 7 + 1))[:size]
-        call = self._call(host, "send", TIMEOUT_S, target=target, body=body)
+        call = self.call(host, "send", TIMEOUT_S, target=target, body=body)
         options: dict[str, Any] = {}
         event = ev.SendMessage(
             call.ticket, target, body, "text/plain", "", TIMEOUT_S, stream, options
@@ -169,13 +186,17 @@ class Workload:
         self._world.inject(host, event)
         return call
 
-    def post(self, host: Host, target: str, size: int, ttl_s: float) -> Call:
+    def post(
+        self, host: Host, target: str, size: int, ttl_s: float, *, may_park: bool = False
+    ) -> Call:
         """Hand over a durable message; the answer says that it is accepted."""
         body = (b"%d " % self._count + b"tekton " * (size // 7 + 1))[:size]
         options: dict[str, Any] = {"durable": True, "ttl_s": ttl_s}
+        if may_park:
+            options["may_park"] = True
         if size >= LARGE[0]:
             options["large"], body = host.disk.files.hand_in(large_body(size)), b""
-        call = self._call(host, "post", TIMEOUT_S, target=target, body=body)
+        call = self.call(host, "post", TIMEOUT_S, target=target, body=body)
         self._world.inject(
             host,
             ev.SendMessage(call.ticket, target, body, "text/plain", "", TIMEOUT_S, False, options),
@@ -193,7 +214,7 @@ class Workload:
 
     def trace(self, host: Host, stack: str) -> Call:
         """Ask for the hops to a stack."""
-        call = self._call(host, "trace", TIMEOUT_S, target=stack)
+        call = self.call(host, "trace", TIMEOUT_S, target=stack)
         self._world.inject(host, ev.TraceRoute(call.ticket, stack, TIMEOUT_S))
         return call
 
@@ -202,9 +223,10 @@ class Workload:
         if host.incarnation == call.incarnation:
             self._world.inject(host, ev.CancelCommand(call.ticket))
 
-    def _call(
-        self, host: Host, kind: str, timeout_s: float, *, target: str = "", body: bytes = b""
+    def call(
+        self, host: Host, kind: str, timeout_s: float, target: str = "", body: bytes = b""
     ) -> Call:
+        """A command is about to be given."""
         now = self._world.now
         ticket = self._world.ticket()
         due = now + timeout_s + GRACE_S
@@ -274,18 +296,22 @@ class Workload:
             return
         if isinstance(effect, AnswerChunk):
             call.chunks += effect.data
+            self.readings.came(host, effect.ticket, effect.data)
             return
         if isinstance(effect, AnswerFailed):
             call.outcome = effect.error["code"]
         else:
             call.outcome, call.result = "answered", effect.result
         self._finish(call)
-        if call.kind == "leave":
+        if call.kind == "drain":
+            self._drained(host)
+        elif call.kind == "leave":
             self._world.left(host, call.incarnation)
 
     def _finish(self, call: Call) -> None:
         del self.calls[call.ticket]
         self.done.append(call)
+        self.readings.ended(call.ticket, "its host is gone" if call.void else call.outcome)
 
     # --- CIs -------------------------------------------------------------------------------------
 
@@ -296,6 +322,10 @@ class Workload:
         self._answers[key] = True
         pause = self._chance.uniform(0.001, 0.05)
         if behaviour == "mute":
+            return
+        if deliver.reply_from is not None:
+            for wait_s, said in self.readings.says(deliver):
+                self._reply(host, key, wait_s, said)
             return
         if behaviour == "fail":
             event: ev.Event = ev.ReplyFailed(deliver.delivery, "ci_failed", "It would not.")

@@ -34,13 +34,11 @@ from tektonmesh.sim.options import Options, edges_of
 from tektonmesh.sim.warm import Warm
 from tektonmesh.sim.watcher import HOOKS, Violation, Watcher
 from tektonmesh.sim.wiresize import through_wire
-from tektonmesh.sim.workload import Workload
+from tektonmesh.sim.workload import DRAIN_S, LEAVE_S, Workload
 from tektonmesh.wire.codec import Codec
 
 SWEEP_S = 0.5
 WALL_INTERVAL_S = 10.0
-LEAVE_MAX_S = 5.0
-"""How long the shell waits for a graceful end."""
 REST_S = 10.0
 """Between the settling of a world and the watch that it is quiet: links that came last compare."""
 WRONG_S = 60.0
@@ -176,7 +174,7 @@ class World:
 
     def _all_done(self) -> bool:
         nodes = [host.node for host in self.hosts if host.node is not None]
-        return not self.workload.open_calls() and not any(
+        return self.workload.idle and not any(
             size for node in nodes for size in gauges(node).values()
         )
 
@@ -326,9 +324,8 @@ class World:
         """The graceful end, as on SIGTERM."""
         if host.run is not Run.RUNNING:
             return
-        ticket = self.workload.leave(host)
-        self.at(self.now + LEAVE_MAX_S, self.left, host, host.incarnation)
-        self.inject(host, ev.Leave(ticket))
+        self.at(self.now + DRAIN_S + LEAVE_S, self.left, host, host.incarnation)
+        self.workload.leave(host)
 
     def left(self, host: Host, incarnation: int) -> None:
         """The node has said goodbye, or had its time to."""

@@ -28,10 +28,13 @@ from tektonmesh.core.messages import Ping
 from tektonmesh.core.neighbours import Neighbours
 from tektonmesh.core.outcomes import Outcomes
 from tektonmesh.core.owner import Owner
+from tektonmesh.core.parking import Parking
 from tektonmesh.core.proofs import Proofs
 from tektonmesh.core.quotas import Quotas
+from tektonmesh.core.readers import Readers
 from tektonmesh.core.record import RecordSet
 from tektonmesh.core.replica import Replica
+from tektonmesh.core.saying import Sayings
 from tektonmesh.errors import RemoteError
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -304,6 +307,26 @@ def write_no_marks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Inbox, "_mark", mark)
 
 
+def keep_what_was_brought(patch: pytest.MonkeyPatch) -> None:
+    """A parker does not let go of what its destination has."""
+    patch.setattr(Parking, "let_go", lambda *_: None)
+
+
+def forget_what_was_said(patch: pytest.MonkeyPatch) -> None:
+    """After a restart the pieces of a reply that resumes are not taken back."""
+    patch.setattr(Sayings, "load", lambda *_: {})
+
+
+def read_from_the_beginning(patch: pytest.MonkeyPatch) -> None:
+    """A caller that comes back is given what it has already."""
+    honest = Readers.open
+
+    def reopen(self: Readers, item: Any, ticket: int, _offset: int) -> None:
+        honest(self, item, ticket, 0)
+
+    patch.setattr(Readers, "open", reopen)
+
+
 PLANTED: tuple[tuple[Plant, str, int, str], ...] = (
     # What is taken of an owner.
     (skip_the_signature, "forger", 1, "exact-bytes"),
@@ -346,5 +369,8 @@ PLANTED: tuple[tuple[Plant, str, int, str], ...] = (
     (answer_twice, "chain", 1, "one-outcome"),
     (promise_before_the_disk_has_it, "durable", 9, "letters-arrive"),
     (write_no_marks, "durable", 1, "letters-arrive"),
+    (keep_what_was_brought, "durable-parked", 1, "nothing-kept"),
+    (forget_what_was_said, "durable-readings", 1, "readings-are-whole"),
+    (read_from_the_beginning, "durable-readings", 1, "readings-are-whole"),
 )
 """(fault, scenario, its seed, the checker that sees it)."""

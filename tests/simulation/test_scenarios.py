@@ -66,6 +66,16 @@ def test_one_writer_and_no_faults_reaches_everybody_within_a_second() -> None:
     assert shown["idle_bytes_s"] > 0
 
 
+def test_what_was_parked_arrives_while_its_origin_is_away() -> None:
+    seen = run_world(SCENARIOS["durable-parked"].world(1)).looked_at
+    assert seen["letters_parked"] >= seen["letters_without_origin"] > 0
+
+
+def test_readers_go_on_where_their_hosts_died() -> None:
+    seen = run_world(SCENARIOS["durable-readings"].world(1)).looked_at
+    assert seen["readings_whole"] > seen["readings_resumed"] > 0
+
+
 def test_a_cold_join_is_measured() -> None:
     seen = run_world(SCENARIOS["cold-join"].world(1)).looked_at
     assert seen["joins_measured"] == 1

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any
 
-from tektonmesh.api.dialect import answer_line
 from tektonmesh.api.said import HELD_MAX, Said, name_of
-
-LAST = partial(answer_line, body="end")
 
 
 def shown(lines: bytes) -> list[dict[str, Any]]:
@@ -28,7 +24,9 @@ def test_each_part_is_said_with_its_offset_in_bytes() -> None:
     assert parts(said.say("grün")) == [(7, 0, "grün")]
     assert parts(said.say(b"er")) == [(7, 5, "er")]
     assert said.say("") == b""
-    assert shown(said.finish(LAST)) == [{"jsonrpc": "2.0", "id": 7, "result": {"body": "end"}}]
+    assert shown(said.finish("end")) == [
+        {"jsonrpc": "2.0", "id": 7, "result": {"body": "end", "offset": 7}}
+    ]
     assert said.is_over
 
 
@@ -37,10 +35,10 @@ def test_while_the_daemon_is_away_nothing_is_said_and_all_of_it_later() -> None:
     said.attach(7, 0)
     said.say("one ")
     said.delivery = None
-    assert said.say("two ") == b"" == said.finish(LAST)
+    assert said.say("two ") == b"" == said.finish("end")
     lines = said.attach(9, 2)
     assert parts(lines) == [(9, 0, "one "), (9, 4, "two ")]
-    assert shown(lines)[-1]["result"] == {"body": "end"}
+    assert shown(lines)[-1]["result"] == {"body": "end", "offset": 8}
 
 
 def test_what_the_daemon_has_is_not_said_again() -> None:

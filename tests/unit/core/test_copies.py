@@ -393,12 +393,13 @@ def test_a_stack_that_left_fails_what_waits_for_it_at_once() -> None:
     assert network["a"].error(network["a"].send("echo@b"))["code"] == "unreachable"
 
 
-def test_relays_without_room_make_the_failure_busy() -> None:
+@pytest.mark.parametrize("timeout_s", [1.0, 60.0])
+def test_relays_without_room_make_the_failure_busy(timeout_s: float) -> None:
     network = Network("a", "c")
     network.add("b", relay_queue_bytes=10)
     network.join("a", "b", "c")
     with_echo(network, "c")
-    ticket = network["a"].send("echo@c")
+    ticket = network["a"].send("echo@c", timeout_s=timeout_s)
     network.run(3.5)
     error = network["a"].error(ticket)
     assert (error["code"], error["outcome"]) == ("busy", "released")

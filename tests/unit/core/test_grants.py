@@ -9,11 +9,24 @@ import pytest
 
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
-from tektonmesh.core.envelope import Envelope, Header, Kind, trace_entry
+from tektonmesh.core.envelope import (
+    CONTROL_KINDS,
+    CONTROL_SIZE_MAX,
+    ENTRIES_MAX,
+    ENTRY_SIZE,
+    HEADER_SIZE,
+    Envelope,
+    Header,
+    Kind,
+    SendClass,
+    trace_entry,
+)
 from tektonmesh.core.grants import GIVEN_LEAST, GIVEN_MAX, Grants
 from tektonmesh.core.ids import show_id
 from tektonmesh.core.lanes import CREDIT_FIRST, WINDOW_MAX, WINDOW_MIN, Kept, Lane
-from tektonmesh.core.messages import Forward, LinkCredit, Message
+from tektonmesh.core.messages import Forward, LinkCredit, Message, Released
+from tektonmesh.core.sealing import CONTROL_PLAIN_MAX
+from tektonmesh.core.types import SHORT_ID_SIZE
 from tests.network import Member, Network
 
 KIB = 1024
@@ -89,9 +102,9 @@ def test_a_link_that_took_its_last_envelope_beyond_its_credit_owes_it() -> None:
 # --- using it ------------------------------------------------------------------------------------
 
 
-def envelope(n: int, size: int, send_class: int = 2) -> bytes:
+def envelope(n: int, size: int, send_class: int = 2, kind: Kind = Kind.REQUEST) -> bytes:
     header = Header(
-        Kind.REQUEST, n.to_bytes(16), bytes(32), bytes([7]) * 32, 0, 60_000, 0,
+        kind, n.to_bytes(16), bytes(32), bytes([7]) * 32, 0, 60_000, 0,
         send_class=send_class,
     )  # fmt: skip
     return Envelope(header, header.pack(), bytes(size), trace_entry(b"here" * 2, 0)).pack(16, 32)
@@ -214,8 +227,40 @@ def test_a_link_that_brings_more_than_it_may_is_closed_and_its_stack_is_struck()
 def test_control_is_taken_from_a_link_that_has_no_credit() -> None:
     _network, _a, b = pair()
     lane_of(b).granted = lane_of(b).received
-    effects = received(b, only_link(b), Forward(1 << 2, envelope(1, 10, send_class=0)))
+    data = envelope(1, 10, send_class=0, kind=Kind.RECEIPT)
+    effects = received(b, only_link(b), Forward(1 << 2, data))
     assert not [e for e in effects if isinstance(e, fx.CloseLink)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"), [(Kind.REQUEST, 10), (Kind.CHUNK, 10), (Kind.NACK, CONTROL_SIZE_MAX)]
+)
+def test_what_only_calls_itself_control_needs_credit_and_goes_back(kind: Kind, size: int) -> None:
+    """Another label would free whole bodies of credit here, and of quotas at every relay."""
+    _network, _a, b = pair()
+    lane, data = lane_of(b), envelope(1, size, send_class=0, kind=kind)
+    before = lane.received
+    effects = received(b, only_link(b), Forward(1 << 2, data))
+    assert lane.received == before + len(data)
+    said = [m for e in effects if isinstance(e, fx.Send) for m in e.messages]
+    assert [m.code for m in said if isinstance(m, Released)] == ["refused"]
+    lane.granted = lane.received
+    effects = received(b, only_link(b), Forward(2 << 2, data))
+    assert [e.code for e in effects if isinstance(e, fx.CloseLink)] == ["protocol"]
+
+
+def test_all_that_is_sealed_as_control_is_within_its_bound_on_the_longest_way() -> None:
+    grown = CONTROL_PLAIN_MAX + HEADER_SIZE + ENTRIES_MAX * (ENTRY_SIZE + SHORT_ID_SIZE)
+    assert grown + 256 < CONTROL_SIZE_MAX  # what sealing adds
+    network = Network("a", "b")
+    network.join("a", "b")
+    sealer = network["a"].node.deliveries.sealer
+    for kind in CONTROL_KINDS:
+        classes = [
+            sealer.seal(kind, network["b"].id, {"detail": "x" * size}, ttl_s=9.0).header.send_class
+            for size in (10, CONTROL_PLAIN_MAX + 1)
+        ]
+        assert classes == [SendClass.CONTROL, SendClass.INTERACTIVE]
 
 
 def without_credit(here: str) -> Callable[[str, str, Message], bool]:

@@ -372,6 +372,44 @@ def test_a_ci_that_begins_anew_with_other_words_fails() -> None:
     nothing_left(network["a"], network["b"])
 
 
+def begun_twice(offsets: bool) -> tuple[Network, Ci, Caller]:
+    """A CI that has said 5,000 bytes and got the message again."""
+    network = chain("a", "b")
+    ci, caller = Ci(network, "b", offsets=offsets), Caller(network, "a")
+    caller.ask()
+    network.run(0.5)
+    ci.say(5000)
+    network.run(0.1)
+    assert ci.delivery is not None
+    number = ci.delivery.delivery
+    network.handle(network["b"], ev.ReplyFailed(number, "ci_failed", "it ended", lost=True))
+    network.run(1.0)
+    assert ci.attempts[-1] == (1, 5000)
+    return network, ci, caller
+
+
+def test_a_ci_may_say_the_last_words_alone_where_it_was() -> None:
+    network, ci, caller = begun_twice(offsets=True)
+    assert ci.delivery is not None
+    done = ev.ReplyDone(ci.delivery.delivery, b"the end", "text/plain", offset=5000)
+    network.handle(network["b"], done)
+    settled(network)
+    assert caller.gather() == WHOLE[:5000] + b"the end"
+    assert caller.result()["body"] == b""
+    nothing_left(network["a"], network["b"])
+
+
+def test_a_ci_that_begins_anew_and_ends_sooner_fails() -> None:
+    network, ci, caller = begun_twice(offsets=False)
+    ci.at = 0
+    ci.say(4000)
+    ci.end()
+    settled(network)
+    assert caller.gather() == WHOLE[:5000]
+    assert caller.error()["code"] == "ci_failed" and "sooner" in caller.error()["detail"]
+    nothing_left(network["a"], network["b"])
+
+
 def test_a_ci_that_leaves_something_out_fails() -> None:
     network = chain("a", "b")
     ci, caller = Ci(network, "b"), Caller(network, "a")
