@@ -36,7 +36,8 @@ class Config:
 
     `secret` holds the lines of the mesh secret, newest first (never shown); `listen` is None when
     nobody asked for an address: 0.0.0.0:7700 and [::]:7700, or the next free port. `refresh_s` is
-    None for the interval by the size of the mesh; `http` is None when HTTP over TCP is off.
+    None for the interval by the size of the mesh; `http` is None when HTTP over TCP is off. Limits
+    that are None are those of `NodeSettings`.
     """
 
     home: Path
@@ -69,9 +70,9 @@ class Config:
     relay_per_s: float | None = None
     relay_bytes_per_s: float | None = None
     padding: bool = False
-    park_bytes: float = 0.0
-    large_body_max: float = 1 << 30
-    large_bodies_bytes: float = 4 << 30
+    park_bytes: float | None = None
+    large_body_max: float | None = None
+    large_bodies_bytes: float | None = None
     mcp: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     mcp_views: Mapping[str, View] = field(default_factory=dict)
 
@@ -131,9 +132,9 @@ def load_config(
         relay_per_s=chosen.get("relay_per_s"),
         relay_bytes_per_s=chosen.get("relay_bytes_per_s"),
         padding=chosen.get("padding", False),
-        park_bytes=chosen.get("park_bytes", 0.0),
-        large_body_max=chosen.get("large_body_max", 1 << 30),
-        large_bodies_bytes=chosen.get("large_bodies_bytes", 4 << 30),
+        park_bytes=chosen.get("park_bytes"),
+        large_body_max=chosen.get("large_body_max"),
+        large_bodies_bytes=chosen.get("large_bodies_bytes"),
         mcp=chosen.get("mcp", {}),
         mcp_views=chosen.get("mcp_views", {}),
     )

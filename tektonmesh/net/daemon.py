@@ -12,7 +12,6 @@ import logging
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,9 +23,9 @@ from tektonmesh.config import LAN_TEST_SECRET, Config
 from tektonmesh.core import effects as fx
 from tektonmesh.core import events as ev
 from tektonmesh.core.ci import CALL_TYPE
-from tektonmesh.core.ids import parse_id, show_id
+from tektonmesh.core.ids import show_id
 from tektonmesh.core.node import Node
-from tektonmesh.core.types import NodeSettings, Saved, StackId
+from tektonmesh.core.types import Saved, StackId
 from tektonmesh.errors import MeshError, StoreError
 from tektonmesh.net import mdns
 from tektonmesh.net.addresses import dialable, parse_ip
@@ -41,6 +40,7 @@ from tektonmesh.net.health import HealthChecks
 from tektonmesh.net.links import Links
 from tektonmesh.net.listen import Listener, bind_default, bind_to, bound_addresses
 from tektonmesh.net.lock import locked_home
+from tektonmesh.net.nodesettings import settings_of
 from tektonmesh.net.notices import Item, Notices
 from tektonmesh.net.reach import Reach
 from tektonmesh.net.rounds import Rounds
@@ -446,46 +446,6 @@ async def _running(config: Config, credentials: Credentials, store: Store) -> As
 
 async def _bind(config: Config) -> list[trio.socket.SocketType]:
     return bind_default() if config.listen is None else await bind_to(config.listen)
-
-
-def settings_of(
-    config: Config, mesh_keys: tuple[bytes, ...], listen: tuple[str, ...]
-) -> NodeSettings:
-    """What a node is told from a configuration."""
-    settings = NodeSettings(
-        listen=listen,
-        seed_peers=config.seeds,
-        seeds_only=config.seeds_only,
-        mesh_keys=mesh_keys,
-        allowed_ids=tuple(parse_id(text) for text in config.allow),
-        share_default=config.share_default,
-        relay=config.relay,
-        padding=config.padding,
-        park_bytes=int(config.park_bytes),
-        large_body_max=int(config.large_body_max),
-        large_bodies_bytes=int(config.large_bodies_bytes),
-        # Where the secret alone does not admit, it still opens the door to the pending list.
-        extra={
-            "admission": "secret" if config.admission == "secret" else "approve",
-            "version": __version__,
-        },
-    )
-    for kind in ("relay_per_s", "relay_bytes_per_s"):
-        limit = getattr(config, kind)
-        if limit is not None:
-            settings = replace(settings, **{kind: limit, f"foreign_{kind}": limit})
-    if config.lease_s is not None:
-        # A lease holds for three signs of life unless somebody says otherwise.
-        third = config.lease_s / 3.0
-        settings = replace(
-            settings,
-            lease_s=config.lease_s,
-            refresh_min_s=min(settings.refresh_min_s, third),
-            refresh_max_s=min(settings.refresh_max_s, third),
-        )
-    if config.refresh_s is None:
-        return settings
-    return replace(settings, refresh_min_s=config.refresh_s, refresh_max_s=config.refresh_s)
 
 
 def fault_of(error: BaseException) -> MeshError:

@@ -11,7 +11,7 @@ import pytest
 from tektonmesh.config import LAN_TEST_SECRET, Config, load_config
 from tektonmesh.config.settings import FILE_NAME
 from tektonmesh.errors import LocalError
-from tektonmesh.net.daemon import settings_of
+from tektonmesh.net.nodesettings import settings_of
 
 ID = "abcd" * 13
 
