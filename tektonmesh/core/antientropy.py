@@ -443,13 +443,15 @@ class AntiEntropy:
 
     def _half(self, owner: StackId) -> float:
         """With half the lease gone a refresh is missing: ask two links, one may hold it back, and
-        others until it comes. That it is missing shows that the tree of news passes us by, so the
+        others until it comes. In a large mesh it shows that the tree of news passes us by, so the
         first of them becomes part of ours."""
         links = [link for link, state in self._links.items() if owner not in state.refused]
         first = self.env.chance.randrange(len(links)) if links else 0
         held = self.replica.owners[owner]
+        grafts = not self.dissemination.has_skeleton
         for at, link in enumerate((links[first:] + links[:first])[:2]):
-            self._late[owner] = None
-            ask = self.dissemination.want if at else self.dissemination.graft
+            if grafts:
+                self._late[owner] = None
+            ask = self.dissemination.graft if grafts and not at else self.dissemination.want
             ask(link, [(owner, held.base)])
         return self.env.after(max(LATE_MIN_S, held.head.lease_s / LATE_PARTS))

@@ -36,6 +36,7 @@ from tektonmesh.core.messages import (
 )
 from tektonmesh.core.relaylinks import RelayLinks
 from tektonmesh.core.replica import Applied, Change, Replica
+from tektonmesh.core.skeleton import Skeleton
 from tektonmesh.core.types import ContentVersion, LinkId, StackId
 from tektonmesh.errors import RemoteError
 
@@ -67,6 +68,8 @@ class Dissemination:
         self.rtt_s: Callable[[LinkId], float] = _no_rtt
         """The round trip of a link in seconds; told by whoever measures it."""
         self.relays = RelayLinks(replica, self)
+        self.skeleton = Skeleton(env)
+        self.skeleton.passes_on = lambda stack: not self.relays.is_role(stack)
         self._grafts = Grafts(env, self._graft_for, lambda link: self.rtt_s(link))
 
     def watch_answers(self, callback: Callable[[LinkId, StackId, Applied], None]) -> None:
@@ -74,7 +77,7 @@ class Dissemination:
 
     def link_up(self, link: LinkId, stack_id: StackId) -> None:
         """News go to this link from now on; what came before is found by comparing vectors."""
-        self._links[link] = LinkNews()
+        self._links[link] = LinkNews(stack_id)
         self.relays.link_up(link, stack_id)
 
     def link_down(self, link: LinkId) -> None:
@@ -163,7 +166,14 @@ class Dissemination:
         for a ping to ride with, so which copy of it is the second is chance: were its link pruned,
         the next change would have to graft it again."""
         changes = delta.base != head.content_version
-        return changes or self.env.now - self._changed_at > QUIET_S
+        quiet = self.env.now - self._changed_at > QUIET_S
+        return changes or (quiet and not self.has_skeleton)
+
+    @property
+    def has_skeleton(self) -> bool:
+        """Whether refreshes go their own way (`core/skeleton`), and the tree of news is not to
+        blame for one that is missing."""
+        return self.replica.count() <= self.env.settings.skeleton_stacks_max
 
     def _after(
         self, link: LinkId, state: LinkNews, head: Head, delta: Delta, result: Applied
@@ -304,19 +314,23 @@ class Dissemination:
                 self._queue_ihave(link, state, owner)
 
     def _refreshed(self, owner: StackId, held: Held, source: LinkId | None) -> None:
-        """A refresh goes along the tree only. Who is cut off from that misses some, and asks when
-        half a lease is gone. If we are ourselves no part of it, our own is announced: whoever asks
-        for it takes us in again."""
-        floods = self._floods()
-        lost = owner == self.env.me and not any(state.eager for state in self._links.values())
+        """A refresh goes along one tree only: the skeleton, or in a large mesh that of news. Who is
+        cut off from that misses some, and asks when half a lease is gone. If we are ourselves no
+        part of the tree of news, our own is announced: whoever asks for it takes us in again."""
+        everywhere, skeleton = self._floods(), self.skeleton if self.has_skeleton else None
+        alone = owner == self.env.me and not any(state.eager for state in self._links.values())
         for link, state in self._links.items():
             if link == source or has(state, held):
                 state.refreshes.pop(owner, None)
             elif owner in state.news:
                 continue
-            elif owner in state.told or (lost and not floods):
+            elif owner in state.told or (alone and not (everywhere or skeleton)):
                 self._queue_ihave(link, state, owner)
-            elif state.eager or floods or self.relays.is_relay(link):
+            elif (
+                everywhere
+                or (skeleton.carries(state.stack_id) if skeleton else state.eager)
+                or self.relays.is_relay(link)
+            ):
                 self._queue_refresh(link, state, owner)
 
     def _forget(self, owner: StackId) -> None:

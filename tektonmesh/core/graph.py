@@ -85,6 +85,7 @@ class Graph:
         self._order: int = 0 if base is None else base._order
         self._before: dict[StackId, tuple[int, StackState | None]] = {}
         self._generation = 0
+        self.shape = 0
         self._dirty = True
         self._watchers: list[Callable[[], None]] = []
         if base is None:
@@ -303,8 +304,9 @@ class Graph:
             for moved in self._forest.join(one, other):
                 self._note(moved, reached=False)
         if claim[1] == back[1] == UP:
-            cost = max(claim[0], back[0])
-            if self.edges(one).get(other) != cost:
+            cost, known = max(claim[0], back[0]), self.edges(one).get(other)
+            if known != cost:
+                self.shape += known is None
                 own_dict(self._edges, one)[other] = own_dict(self._edges, other)[one] = cost
         else:
             self._close(one, other)
@@ -317,6 +319,7 @@ class Graph:
 
     def _close(self, one: StackId, other: StackId) -> None:
         """Nothing is routed over this edge any more."""
+        self.shape += other in self.edges(one)
         for here, there in ((one, other), (other, one)):
             if there in self.edges(here):
                 del own_dict(self._edges, here)[there]

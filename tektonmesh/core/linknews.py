@@ -43,11 +43,13 @@ class LinkNews:
         "news",
         "paused_until",
         "refreshes",
+        "stack_id",
         "told",
         "wanted",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, stack_id: StackId) -> None:
+        self.stack_id = stack_id
         self.eager = True
         self.agreed = False
         self.known: dict[StackId, Known] = {}

@@ -108,6 +108,7 @@ class Node:
         self.neighbours = Neighbours(env, self.owner, self.clock, self.antientropy)
         graph = None if base is None else base.graph
         self.graph: Graph = Graph(env, self.replica, self.neighbours, graph)
+        self.dissemination.skeleton.topology = self.graph
         self.divergence = Divergence(env, self.replica, self.antientropy)
         self.chronicle = Chronicle(env, self.replica, self.neighbours)
         self.paths = Paths(env, self.graph, self.neighbours)

@@ -45,7 +45,11 @@ class RelayLinks:
     def is_relay(self, link: LinkId | None) -> bool:
         """Whether the peer is a relay here."""
         peer = None if link is None else self._peers.get(link)
-        return peer is not None and self.role_of(peer) == RELAY
+        return peer is not None and self.is_role(peer)
+
+    def is_role(self, stack_id: StackId) -> bool:
+        """Whether a stack has the role `relay` here."""
+        return self.role_of(stack_id) == RELAY
 
     def on_outlines(self, link: LinkId, message: RelayOutlines) -> None:
         """Hold what is new; the peer may take this stack for a relay, or be one itself. Raises

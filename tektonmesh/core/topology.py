@@ -9,7 +9,9 @@ from tektonmesh.core.types import StackId
 
 
 class Topology(Protocol):
-    """The link graph as its own foundations see it."""
+    """The link graph as its own foundations see it. `shape` rises when an edge comes or goes."""
+
+    shape: int
 
     def witnesses(self, stack_id: StackId, /) -> Sequence[StackId]:
         """The stacks that share an edge with `stack_id`."""
@@ -35,6 +37,8 @@ class Topology(Protocol):
 
 class NoTopology:
     """The answer of a node that knows of nobody else."""
+
+    shape = 0
 
     def witnesses(self, _stack_id: StackId) -> Sequence[StackId]:
         return ()

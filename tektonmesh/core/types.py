@@ -199,6 +199,10 @@ class NodeSettings:
     coalesce_s: float = 0.05
     flood_stacks_max: int = 4
     """Up to here every link gets all news; above, news follow a tree."""
+    skeleton_stacks_max: int = 256
+    """Up to here refreshes follow a tree of their own (`core/skeleton`). Beyond it something
+    changes all the time and keeps the tree of news in shape, and looking at all edges costs more.
+    """
     ihave_delay_s: float = 0.02
     """How long announcements wait for others to go along."""
     graft_wait_s: float = 0.06

@@ -137,7 +137,7 @@ def test_a_refresh_that_the_other_end_has_meanwhile_is_not_sent() -> None:
 
 
 def test_an_owner_that_no_link_takes_news_from_unasked_announces_its_refresh() -> None:
-    member = linked(ONE, TWO, flood_stacks_max=0)
+    member = linked(ONE, TWO, flood_stacks_max=0, skeleton_stacks_max=0)
     member.wait(1.0)
     member.receive(ONE, Prune())
     member.wait(113.0)
@@ -390,8 +390,8 @@ def test_the_unproven_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tree(*links: int, **more: Any) -> Member:
-    """A member of a mesh that is too large for flooding."""
-    return linked(*links, flood_stacks_max=0, **more)
+    """A member of a mesh that is too large for flooding and for a skeleton."""
+    return linked(*links, flood_stacks_max=0, **{"skeleton_stacks_max": 0} | more)
 
 
 def lazy(member: Member, *links: int) -> None:
@@ -612,6 +612,25 @@ def test_refreshes_go_along_eager_links_only() -> None:
     member.wait(5.0)
     assert member.taken(TWO) == []
     assert len(deltas(member, THREE)) == 1
+
+
+def test_in_a_small_mesh_refreshes_go_along_the_skeleton_and_prune_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    member, author = tree(ONE, TWO, THREE, skeleton_stacks_max=256), Author()
+    member.receive(ONE, author.delta({"ci/numa": {}}))
+    skeleton = member.dissemination.skeleton
+    monkeypatch.setattr(skeleton, "carries", lambda peer: peer == seed_bytes(TWO))
+    lazy(member, TWO)
+    deltas(member, THREE)
+    member.wait(ds.QUIET_S + 1.0)
+    member.taken(TWO)
+    refresh = author.delta()
+    member.receive(ONE, refresh)
+    member.wait(5.0)
+    assert len(deltas(member, TWO)) == 1 and member.taken(THREE) == []
+    member.receive(THREE, refresh)
+    assert of_kind(member, THREE, Prune) == []
 
 
 def test_a_refresh_of_what_is_to_be_announced_is_announced() -> None:
