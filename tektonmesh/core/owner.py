@@ -57,6 +57,10 @@ ANSWER_PAUSE_S, ANSWER_PAUSE_MAX_S = 1.0, 300.0
 """Between two answers to proofs against us; it doubles while they go on, so that a stack that does
 contradict itself again and again does not send the mesh one epoch after another. A guess."""
 
+EPOCH_LOTS = 10_000
+"""Two machines with one key that hear of one another in the same millisecond would both take the
+next one, and contradict each other under it. A guess."""
+
 FIRST, PUBLISH, REFRESH = ("own", "first"), ("own", "publish"), ("own", "refresh")
 ANSWER = ("own", "answer")
 
@@ -140,8 +144,10 @@ class Owner:
     def _raise_epoch(self, above: int) -> None:
         """A higher epoch than all of ours and than `above`, made durable. Publishing rests until
         `saved` comes with its ticket."""
-        self._epoch = max(self._epoch_saved + 1, self.clock.now_ms(), above + 1)
-        assert self._epoch <= EPOCH_MAX
+        lot = self.env.chance.randrange(EPOCH_LOTS) if above else 0
+        least = max(self._epoch_saved + 1, self.clock.now_ms(), above + 1)
+        assert least <= EPOCH_MAX
+        self._epoch = min(least + lot, EPOCH_MAX)
         self._epoch_saved = self._epoch
         self._durable = False
         self._ticket += 1

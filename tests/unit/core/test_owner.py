@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tektonmesh.core import owner as ow
 from tektonmesh.core.effects import Answer, Save
 from tektonmesh.core.equivocation import proof_of_heads, proof_of_keydocs
 from tektonmesh.core.head import EPOCH_MAX
@@ -15,6 +16,13 @@ from tektonmesh.wire.codec import pack, unpack
 from tests.support import WALL_S, Author, Member, only, seed_bytes
 
 WALL_MS = int(WALL_S * 1000)
+LOTS = ow.EPOCH_LOTS
+
+
+@pytest.fixture(autouse=True)
+def the_lowest_lot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs are the lowest that they may be."""
+    monkeypatch.setattr(ow, "EPOCH_LOTS", 1)
 
 
 def own(member: Member) -> Held:
@@ -457,6 +465,19 @@ def test_a_clone_that_answers_is_outbid_once_and_then_we_fall_silent() -> None:
     assert count(member) == published
     member.owner.leave(7)
     assert answers(member.settle()) == [Answer(7, {"left": False})]
+
+
+def test_two_machines_that_outbid_each_other_in_one_millisecond_take_different_epochs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ow, "EPOCH_LOTS", LOTS)
+    epochs = []
+    for seed in range(20):
+        member = Member("a", rng_seed=seed).start()
+        lying(member, WALL_MS + 1000, hlc=WALL_MS - 5000)
+        epochs.append(own(member).version.epoch)
+    assert min(epochs) > WALL_MS + 1000 and max(epochs) <= WALL_MS + 1000 + LOTS
+    assert len(dict.fromkeys(epochs)) >= 19
 
 
 def test_a_clone_that_started_earlier_is_outbid_as_often_as_it_speaks() -> None:
