@@ -45,9 +45,10 @@ SETTLE_S = 0.5
 UNTOLD_S = 1.5
 """For so long after a change of ours a peer that agreed before is not called diverged: its print
 comes `SETTLE_S` after its own change."""
-TELL_STACKS_MAX = 32
-"""Up to here a print that changed goes out by itself. A guess: 32 stacks on four links each would
-else send eight pings and pongs for each change."""
+TELL_STACKS_MAX = 12
+"""Up to here a print that changed goes out by itself, so that a small mesh soon says that it has
+converged. Beyond it the next ping has to do: of 32 daemons each sent six pings and pongs more for
+every change anywhere, twice as many as keep the links."""
 LATE_PARTS = 8.0
 LATE_MIN_S = 1.0
 """Of a lease, the part after which a missing refresh is asked for again: four times before the
