@@ -57,9 +57,9 @@ ANSWER_PAUSE_S, ANSWER_PAUSE_MAX_S = 1.0, 300.0
 """Between two answers to proofs against us; it doubles while they go on, so that a stack that does
 contradict itself again and again does not send the mesh one epoch after another. A guess."""
 
-EPOCH_LOTS = 10_000
-"""Two machines with one key that hear of one another in the same millisecond would both take the
-next one, and contradict each other under it. A guess."""
+EPOCH_LOTS = 1000
+"""Two machines with one key and one disk that start, or hear of one another, in the same
+millisecond would both take the same epoch, and contradict each other under it. A guess."""
 
 FIRST, PUBLISH, REFRESH = ("own", "first"), ("own", "publish"), ("own", "refresh")
 ANSWER = ("own", "answer")
@@ -144,7 +144,7 @@ class Owner:
     def _raise_epoch(self, above: int) -> None:
         """A higher epoch than all of ours and than `above`, made durable. Publishing rests until
         `saved` comes with its ticket."""
-        lot = self.env.chance.randrange(EPOCH_LOTS) if above else 0
+        lot = self.env.chance.randrange(EPOCH_LOTS)
         least = max(self._epoch_saved + 1, self.clock.now_ms(), above + 1)
         assert least <= EPOCH_MAX
         self._epoch = min(least + lot, EPOCH_MAX)

@@ -120,7 +120,7 @@ def test_an_owner_whose_lease_ends_refers_to_nothing_until_it_is_back() -> None:
     shown, author = Shown(), Author()
     shown.apply(author, {"catalog/x": about(A)})
     shown.member.wait(400)
-    assert shown.told[-1] == ([A], [])
+    assert [told for told in shown.told if told != ([], [])][-1] == ([A], [])
     author.hlc += 400_000
     assert shown.apply(author, {"ci/numa": {}}, full=True) == ([], [A])
 
