@@ -367,7 +367,7 @@ PLANTED: tuple[tuple[Plant, str, int, str], ...] = (
     (deliver_repeats, "loss", 1, "delivered-once"),
     (lose_what_a_dead_link_held, "failover", 1, "nothing-kept"),
     (answer_twice, "chain", 1, "one-outcome"),
-    (promise_before_the_disk_has_it, "durable", 9, "letters-arrive"),
+    (promise_before_the_disk_has_it, "durable-loss", 28, "letters-arrive"),
     (write_no_marks, "durable", 1, "letters-arrive"),
     (keep_what_was_brought, "durable-parked", 1, "nothing-kept"),
     (forget_what_was_said, "durable-readings", 1, "readings-are-whole"),
