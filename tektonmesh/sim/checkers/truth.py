@@ -24,6 +24,10 @@ KEPT_S = 1200.0
 """No head that was signed longer ago is fresh anywhere."""
 
 
+PROOF_S = 10.0
+"""So long after somebody has caught a stack all are to know."""
+
+
 class ExactBytes(Watcher):
     """1 and 7: what a node shows of X at a version is byte for byte what X had then."""
 
@@ -196,6 +200,22 @@ class FalseWordsAreKnown(Watcher):
 
     name = "false-words-known"
 
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self._caught: dict[tuple[StackId, bytes], float] = {}
+        """(owner, digest of a proof) -> when somebody held it first."""
+
+    def changed(self, host: Host, change: Change) -> None:
+        held = node_of(host).replica.owners.get(change.owner)
+        if held is not None and held.equivocated:
+            self._caught.setdefault((change.owner, held.proof_digest), self.world.now)
+
+    def _is_told(self, owner: Held) -> bool:
+        """Whether its proof has had the time to travel: liars answer proofs with a new epoch, and
+        contradict themselves again, also a moment before the world is looked at."""
+        caught = self._caught.get((owner.head.stack_id, owner.proof_digest), 0.0)
+        return self.world.now - caught > PROOF_S
+
     def settled(self) -> None:
         for owner in self.world.hosts[: self.world.options.nodes]:
             knowing: list[str] = []
@@ -204,10 +224,10 @@ class FalseWordsAreKnown(Watcher):
                 held = node_of(host).replica.owners.get(owner.stack_id)
                 if held is None or held.expired:
                     continue
-                if held.equivocated:
-                    knowing.append(host.name)
-                else:
+                if not held.equivocated:
                     trusting.append(host)
+                elif self._is_told(held):
+                    knowing.append(host.name)
             if knowing and trusting:
                 self.fail(trusting[0], f"trusts {owner.name}; it was caught by {knowing}")
             if knowing:
