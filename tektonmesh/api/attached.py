@@ -148,15 +148,14 @@ class Attached:
             return
         try:
             data = body_of(params, "data")
-            offset = validate.number(params, "offset", low=0, high=OFFSET_MAX, default=None)
+            offset = _offset(params)
         except MeshError as error:
             self._owes_no_more(delivery)
             self._fail(delivery, "ci_failed", f"The CI's answer is malformed: {error.detail}")
         else:
             if offset is not None:
                 self._resuming[delivery] = None
-            at = None if offset is None else int(offset)
-            self._daemon.inject(ev.ReplyChunk(delivery, data, at))
+            self._daemon.inject(ev.ReplyChunk(delivery, data, offset))
 
     def _owes_no_more(self, delivery: int) -> None:
         del self._owed[delivery]
@@ -177,6 +176,10 @@ def _reply(delivery: int, result: Any) -> ev.ReplyDone:
     if not isinstance(result, dict):
         raise MeshError("a result is text or an object with 'body'.", code="bad_request")
     content_type = validate.text(result, "content_type", default="text/plain", size_max=100)
-    offset = validate.number(result, "offset", low=0, high=OFFSET_MAX, default=None)
-    at = None if offset is None else int(offset)
-    return ev.ReplyDone(delivery, body_of(result), content_type, at)
+    return ev.ReplyDone(delivery, body_of(result), content_type, _offset(result))
+
+
+def _offset(said: dict[str, Any]) -> int | None:
+    """Where in the whole reply this begins, if the CI says so."""
+    offset = validate.number(said, "offset", low=0, high=OFFSET_MAX, default=None)
+    return None if offset is None else int(offset)

@@ -100,10 +100,8 @@ class Works:
                     end = partial(work.said.fail, error)
                 self._say(end())
 
-    async def _answer(
-        self, work: Work, handler: Callable[[Request], Any], request: Request
-    ) -> str | bytes | None:
-        """What the handler says last."""
+    async def _answer(self, work: Work, handler: Callable[[Request], Any], request: Request) -> Any:
+        """What the handler says last: text, bytes or nothing."""
         answer = handler(request)
         if inspect.isawaitable(answer):
             answer = await answer
@@ -114,8 +112,7 @@ class Works:
                     await work.news.wait()
             return ""
         dialect.answer_line(0, answer)  # one that is too long fails here and not each time
-        last: str | bytes | None = answer
-        return last
+        return answer
 
     def _say(self, lines: bytes) -> None:
         if lines:

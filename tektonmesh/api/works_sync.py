@@ -91,8 +91,8 @@ class Works:
         with self._news:
             self._say(end())
 
-    def _answer(self, work: Work, handler: Callable[[Message], Any]) -> str | bytes | None:
-        """What the handler says last."""
+    def _answer(self, work: Work, handler: Callable[[Message], Any]) -> Any:
+        """What the handler says last: text, bytes or nothing."""
         if work.message.cancelled.is_set():
             return ""
         answer = handler(work.message)
@@ -102,8 +102,7 @@ class Works:
                     break
             return ""
         dialect.answer_line(0, answer)  # one that is too long fails here and not each time
-        last: str | bytes | None = answer
-        return last
+        return answer
 
     def _chunk(self, work: Work, chunk: str | bytes) -> bool:
         """Whether the handler may go on; it waits while too much is held."""

@@ -450,9 +450,9 @@ class AntiEntropy:
         first = self.env.chance.randrange(len(links)) if links else 0
         held = self.replica.owners[owner]
         grafts = not self.dissemination.has_skeleton
+        if grafts and links:
+            self._late[owner] = None
         for at, link in enumerate((links[first:] + links[:first])[:2]):
-            if grafts:
-                self._late[owner] = None
             ask = self.dissemination.graft if grafts and not at else self.dissemination.want
             ask(link, [(owner, held.base)])
         return self.env.after(max(LATE_MIN_S, held.head.lease_s / LATE_PARTS))

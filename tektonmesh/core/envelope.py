@@ -130,6 +130,11 @@ def is_control(data: bytes) -> bool:
     return len(data) <= CONTROL_SIZE_MAX and data[KIND_AT : CLASS_AT + 1] in _CONTROL
 
 
+def is_labelled_control(data: bytes) -> bool:
+    """Whether a link would treat it as control, by the low bits of its class."""
+    return len(data) > CLASS_AT and data[CLASS_AT] & 3 == SendClass.CONTROL
+
+
 class Header(NamedTuple):
     """The clear header. `size` is that of the body before it was sealed; `key_id` names the
     destination's prekey (zero for an unsealed trace); `ttl_ms` counts against the envelope's

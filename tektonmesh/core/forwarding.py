@@ -34,6 +34,7 @@ from tektonmesh.core.envelope import (
     Kind,
     Mutable,
     is_control,
+    is_labelled_control,
     pack_mutable,
     parse,
     pass_on,
@@ -188,12 +189,15 @@ class Forwarding:
             if lane.received >= lane.granted:
                 raise RemoteError("More envelopes came on the link than credit was given for.")
             lane.received += len(data)
-        if lane.is_repeat(seq) or self._relay_smoothly(lane, seq, data, control):
+        if lane.is_repeat(seq):
+            return
+        poses = not control and is_labelled_control(data)
+        if not poses and self._relay_smoothly(lane, seq, data):
             return
         mutable = self._read(data)
         if data[0] != VERSION:
             self._release(lane, seq, "version")
-        elif not (control or data[CLASS_AT] & CLASS_MASK):
+        elif poses:
             self._release(lane, seq, "refused")
         elif data[DESTINATION] == self.env.me:
             self._arrive(lane, seq, data)
@@ -262,7 +266,7 @@ class Forwarding:
             lane, settings.answer_delay_s if awaited else settings.ack_delay_s
         )
 
-    def _relay_smoothly(self, lane: Lane, seq: int, data: bytes, control: bool) -> bool:
+    def _relay_smoothly(self, lane: Lane, seq: int, data: bytes) -> bool:
         """Relay an envelope with no past to heed, of a flow that passed before; False if it is
         anything else, and nothing is done then.
 
@@ -272,8 +276,6 @@ class Forwarding:
         onward = self._routes.flows.get(data[FLOW])
         settings, size = self.env.settings, len(data)
         if onward is None or size < TRACE_AT or data[0] != VERSION:
-            return False
-        if not (control or data[CLASS_AT] & CLASS_MASK):
             return False
         hops_left, tries_left, age_ms, n_trace, n_avoid = unpack_mutable(data)
         trace_end = TRACE_AT + ENTRY_SIZE * n_trace

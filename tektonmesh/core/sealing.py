@@ -32,6 +32,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from tektonmesh.core.envelope import (
+    CONTROL_KINDS,
     NO_ID,
     START_SIZE_MAX,
     Envelope,
@@ -57,11 +58,7 @@ CLASS_OF: dict[Kind, SendClass] = {
     Kind.SHARED: SendClass.NORMAL,
     Kind.REPLY: SendClass.NORMAL,
     Kind.CHUNK: SendClass.NORMAL,
-    Kind.RECEIPT: SendClass.CONTROL,
-    Kind.NACK: SendClass.CONTROL,
-    Kind.CANCEL: SendClass.CONTROL,
-    Kind.RESEND: SendClass.CONTROL,
-    Kind.CREDIT: SendClass.CONTROL,
+    **dict.fromkeys(CONTROL_KINDS, SendClass.CONTROL),
     Kind.PULL: SendClass.INTERACTIVE,
     Kind.PART: SendClass.BULK,
     Kind.PARK: SendClass.BULK,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from random import Random
 from typing import TYPE_CHECKING
 
+from tektonmesh.sim.drawn import Drawn
 from tektonmesh.sim.host import Host
 
 if TYPE_CHECKING:
@@ -25,29 +26,13 @@ def large_body(size: int) -> bytes:
     return Random(size).randbytes(size)
 
 
-class Letters:
+class Letters(Drawn):
     """Draws durable messages at a rate and hands them to the workload."""
 
     def __init__(self, world: World) -> None:
-        self._world = world
-        self._chance = Random(f"letters {world.options.rng_seed}")
-        self._stopped = False
+        super().__init__(world, "letters", world.options.letters)
 
-    def schedule(self) -> None:
-        if self._world.options.letters:
-            self._later()
-
-    def stop(self) -> None:
-        self._stopped = True
-
-    def _later(self) -> None:
-        pause_s = self._chance.expovariate(self._world.options.letters)
-        self._world.at(self._world.now + pause_s, self._draw)
-
-    def _draw(self) -> None:
-        if self._stopped:
-            return
-        self._later()
+    def draw(self) -> None:
         world = self._world
         host, target = self._chance.choice(world.hosts), self._chance.choice(world.hosts)
         is_large = world.options.large and self._chance.random() < world.options.large
@@ -55,8 +40,9 @@ class Letters:
         names = world.workload.names_of(target)
         if names and may_write(world, host, target):
             address = f"{self._chance.choice(names)}@{target.name}"
-            may_park = world.options.parked and self._chance.random() < world.options.parked
-            world.workload.post(host, address, size, TTL_S, may_park=bool(may_park))
+            parked = world.options.parked
+            may_park = parked > 0.0 and self._chance.random() < parked
+            world.workload.post(host, address, size, TTL_S, may_park=may_park)
 
 
 def may_write(world: World, host: Host, target: Host) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from tektonmesh.core.effects import Answer, AnswerChunk, AnswerFailed
 from tektonmesh.sim.host import Host
-from tektonmesh.sim.readings import spoken
 from tektonmesh.sim.watcher import Watcher
 
 
@@ -19,7 +18,7 @@ class ReadingsAreWhole(Watcher):
         if reading is None or isinstance(effect, AnswerFailed):
             return
         data = effect.data if isinstance(effect, AnswerChunk) else effect.result["body"]
-        whole, at = spoken(reading.body), len(reading.got)
+        whole, at = reading.whole, len(reading.got)
         if whole[at : at + len(data)] != data:
             self.fail(host, f"reading {reading.number} gets other bytes from {at} on")
         elif isinstance(effect, Answer) and at + len(data) != len(whole):

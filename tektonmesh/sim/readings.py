@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tektonmesh.core import events as ev
 from tektonmesh.core.effects import Deliver
+from tektonmesh.sim.drawn import Drawn
 from tektonmesh.sim.host import Host
 from tektonmesh.sim.letters import may_write
 
@@ -42,6 +43,8 @@ class Reading:
     host: Host
     target: str
     body: bytes
+    whole: bytes
+    """What it is to get."""
     got: bytearray = field(default_factory=bytearray)
     tries: int = 0
     complete: bool = False
@@ -49,41 +52,24 @@ class Reading:
     """Why its last try ended."""
 
 
-class Readings:
+class Readings(Drawn):
     """Draws readings at a rate, asks again, and plays the CIs that are read."""
 
     def __init__(self, world: World) -> None:
+        super().__init__(world, "readings", world.options.readings)
         self.all: list[Reading] = []
-        self._world = world
-        self._chance = Random(f"readings {world.options.rng_seed}")
-        self._stopped = False
         self._by_ticket: dict[int, Reading] = {}
 
     def of_ticket(self, ticket: int) -> Reading | None:
         """The reading whose present try this is."""
         return self._by_ticket.get(ticket)
 
-    def schedule(self) -> None:
-        if self._world.options.readings:
-            self._later()
-
-    def stop(self) -> None:
-        """Nobody begins another one."""
-        self._stopped = True
-
     @property
     def open(self) -> int:
         """How many are not complete."""
         return sum(not reading.complete for reading in self.all)
 
-    def _later(self) -> None:
-        pause_s = self._chance.expovariate(self._world.options.readings)
-        self._world.at(self._world.now + pause_s, self._draw)
-
-    def _draw(self) -> None:
-        if self._stopped:
-            return
-        self._later()
+    def draw(self) -> None:
         world = self._world
         host, target = self._chance.choice(world.hosts), self._chance.choice(world.hosts)
         size = self._chance.choice(SIZES)
@@ -91,7 +77,8 @@ class Readings:
         if names and may_write(world, host, target):
             number = len(self.all)
             address = f"{self._chance.choice(names)}@{target.name}"
-            self.all.append(Reading(number, host, address, b"read %d %d" % (number, size)))
+            body = b"read %d %d" % (number, size)
+            self.all.append(Reading(number, host, address, body, spoken(body)))
             self._ask(self.all[-1])
 
     # --- the caller ------------------------------------------------------------------------------

@@ -186,10 +186,8 @@ def _serve(control: socket.socket) -> tuple[dict[str, object], list[int]]:
                 pid, report = running.pop(key.fd)
                 looking.unregister(key.fd)
                 _pid, status = os.waitpid(pid, 0)
-                try:
+                with contextlib.suppress(OSError):  # nobody waits for it
                     os.write(report, WORD.pack(status))
-                except OSError:
-                    pass  # nobody waits for it
                 os.close(key.fd)
                 os.close(report)
 

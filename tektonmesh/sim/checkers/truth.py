@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 KEPT_S = 1200.0
 """No head that was signed longer ago is fresh anywhere."""
-
-
 PROOF_S = 10.0
 """So long after somebody has caught a stack all are to know."""
 
@@ -210,10 +208,10 @@ class FalseWordsAreKnown(Watcher):
         if held is not None and held.equivocated:
             self._caught.setdefault((change.owner, held.proof_digest), self.world.now)
 
-    def _is_told(self, owner: Held) -> bool:
+    def _is_told(self, held: Held) -> bool:
         """Whether its proof has had the time to travel: liars answer proofs with a new epoch, and
         contradict themselves again, also a moment before the world is looked at."""
-        caught = self._caught.get((owner.head.stack_id, owner.proof_digest), 0.0)
+        caught = self._caught.get((held.head.stack_id, held.proof_digest), 0.0)
         return self.world.now - caught > PROOF_S
 
     def settled(self) -> None:
