@@ -78,7 +78,6 @@ class Dissemination:
     def link_up(self, link: LinkId, stack_id: StackId) -> None:
         """News go to this link from now on; what came before is found by comparing vectors."""
         self._links[link] = LinkNews(stack_id)
-        self.relays.link_up(link, stack_id)
 
     def link_down(self, link: LinkId) -> None:
         self._links.pop(link, None)
@@ -99,6 +98,15 @@ class Dissemination:
         if state is not None:
             digest = hash_head(outline.head.head)[:8]
             state.note(head.stack_id, Known(head.version, digest, None, outline.keydoc))
+
+    def links(self) -> list[LinkId]:
+        """All links that are up."""
+        return list(self._links)
+
+    def peer(self, link: LinkId) -> StackId | None:
+        """The stack at the other end of a link; None for one that is not up."""
+        state = self._links.get(link)
+        return None if state is None else state.stack_id
 
     def known(self, link: LinkId, owner: StackId) -> Known | None:
         """What this link is known to hold of an owner."""

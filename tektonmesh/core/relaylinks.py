@@ -32,19 +32,14 @@ class RelayLinks:
         self._dissemination = dissemination
         self.role_of: Callable[[StackId], str] = lambda _stack_id: ""
         """The role of a stack here; told by `core/rights`."""
-        self._peers: dict[LinkId, StackId] = {}
         self._outlined: dict[LinkId, None] = {}
 
-    def link_up(self, link: LinkId, stack_id: StackId) -> None:
-        self._peers[link] = stack_id
-
     def link_down(self, link: LinkId) -> None:
-        self._peers.pop(link, None)
         self._outlined.pop(link, None)
 
     def is_relay(self, link: LinkId | None) -> bool:
         """Whether the peer is a relay here."""
-        peer = None if link is None else self._peers.get(link)
+        peer = None if link is None else self._dissemination.peer(link)
         return peer is not None and self.is_role(peer)
 
     def is_role(self, stack_id: StackId) -> bool:
@@ -54,7 +49,7 @@ class RelayLinks:
     def on_outlines(self, link: LinkId, message: RelayOutlines) -> None:
         """Hold what is new; the peer may take this stack for a relay, or be one itself. Raises
         RemoteError as `Replica.take_outline` does."""
-        if message.only and link in self._peers:
+        if message.only and self._dissemination.peer(link) is not None:
             self._outlined[link] = None
         for outline in message.outlines:
             self._dissemination.has_outline(link, outline)
@@ -68,7 +63,7 @@ class RelayLinks:
 
     def pass_on(self, owner: StackId) -> None:
         """The outline of this owner came over a link with a relay, which brings no more of it."""
-        for link in self._peers:
+        for link in self._dissemination.links():
             self._dissemination.offer(link, owner)
 
     def is_relay_for(self, link: LinkId | None) -> bool:
